@@ -50,9 +50,13 @@ fn compile() -> Result<(), Box<dyn Error>> {
     let said = String::from_utf8_lossy(&output.stderr);
     let why = format!("{name} cannot compile {TEXT}/convey.bpf.c:\n{said}");
     Err(if said.contains("file not found") {
-        format!("{why}\nThe kernel's headers are in Debian's package linux-libc-dev: `apt install libc6-dev`").into()
+        format!("{why}\nThe kernel's headers are in Debian's package linux-libc-dev: `apt install libc6-dev`")
+            .into()
     } else if said.contains("target") && said.contains("bpf") {
-        format!("{why}\nThis clang has no BPF target: take Debian's (`apt install clang`), by the variable CLANG").into()
+        format!(
+            "{why}\nThis clang has no BPF target: take Debian's (`apt install clang`), by the variable CLANG"
+        )
+        .into()
     } else {
         why.into()
     })

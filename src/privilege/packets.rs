@@ -196,7 +196,11 @@ impl PacketSockets {
         Ok(served)
     }
 
-    fn put_rules_in_force(&mut self, services: &[PacketService], filters_too: bool) -> Result<Served, String> {
+    fn put_rules_in_force(
+        &mut self,
+        services: &[PacketService],
+        filters_too: bool,
+    ) -> Result<Served, String> {
         self.is_firewall_touched = true;
         let served = capability::with_ambient(|| self.kernel.apply_firewall(services))
             .map_err(|e| format!("lend capabilities to iptables: {e}"))??;

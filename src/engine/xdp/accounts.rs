@@ -46,7 +46,11 @@ impl Accounts {
     pub fn read(&mut self, number: u16, incarnation: u32, now: TrafficValue, put_in: u64) -> SeenElsewhere {
         let account = self.0.entry(number).or_default();
         if account.incarnation != incarnation {
-            *account = Account { incarnation, last: account.last, ..Account::default() };
+            *account = Account {
+                incarnation,
+                last: account.last,
+                ..Account::default()
+            };
         }
         let last = std::mem::replace(&mut account.last, now);
         let opened = now.opened.wrapping_sub(last.opened);
@@ -84,7 +88,10 @@ impl Accounts {
     /// Flows that have begun and not been found to have ended.
     #[must_use]
     pub fn live(&self) -> u64 {
-        self.0.values().map(|account| account.opened().saturating_sub(account.closed)).sum()
+        self.0
+            .values()
+            .map(|account| account.opened().saturating_sub(account.closed))
+            .sum()
     }
 }
 

@@ -100,7 +100,10 @@ impl Refusal {
         }
         match (place, error.raw_os_error()) {
             (XdpPlace::Driver, Some(libc::EOPNOTSUPP)) => "its driver has no native XDP".to_owned(),
-            (XdpPlace::Driver, Some(libc::EINVAL | libc::ERANGE | libc::ENOSPC | libc::ENOMEM | libc::EBADF)) => {
+            (
+                XdpPlace::Driver,
+                Some(libc::EINVAL | libc::ERANGE | libc::ENOSPC | libc::ENOMEM | libc::EBADF),
+            ) => {
                 format!(
                     "its driver refuses native XDP ({error}): often for LRO or GRO_HW (`ethtool -K … lro off rx-gro-hw off`), too \
                      few queues (`ethtool -l`), or a large MTU; the kernel may say more in its log"
@@ -127,7 +130,11 @@ mod tests {
     };
 
     /// What becomes of it where the kernel answers with these errors, 0 for none; and the places that were tried.
-    fn outcome(to: Interface<'_>, mode: XdpMode, answers: [i32; 2]) -> (XdpAttachMode, String, Vec<XdpPlace>) {
+    fn outcome(
+        to: Interface<'_>,
+        mode: XdpMode,
+        answers: [i32; 2],
+    ) -> (XdpAttachMode, String, Vec<XdpPlace>) {
         let mut tried = Vec::new();
         let (attached, link) = first_that_works(&to, mode, |place| {
             tried.push(place);
@@ -154,28 +161,37 @@ mod tests {
     #[test]
     fn a_driver_without_it_is_named_and_the_kernel_stands_in() {
         let (mode, why, _) = outcome(ETH, XdpMode::Auto, [libc::EOPNOTSUPP, 0]);
-        assert_eq!((mode, why.as_str()), (XdpAttachMode::Generic, "its driver has no native XDP"));
+        assert_eq!(
+            (mode, why.as_str()),
+            (XdpAttachMode::Generic, "its driver has no native XDP")
+        );
         let (mode, why, _) = outcome(ETH, XdpMode::Auto, [libc::EINVAL, libc::EPERM]);
         assert_eq!(mode, XdpAttachMode::None);
-        assert!(why.contains("lro off") && why.contains("; generic XDP cannot"), "{why}");
+        assert!(
+            why.contains("lro off") && why.contains("; generic XDP cannot"),
+            "{why}"
+        );
     }
 
     #[test]
     fn what_the_operator_chose_is_tried_alone() {
         let (mode, why, tried) = outcome(ETH, XdpMode::Native, [libc::EOPNOTSUPP, 0]);
-        assert_eq!((mode, why.as_str()), (XdpAttachMode::None, "its driver has no native XDP"));
+        assert_eq!(
+            (mode, why.as_str()),
+            (XdpAttachMode::None, "its driver has no native XDP")
+        );
         assert_eq!(tried, [XdpPlace::Driver]);
         let (mode, why, tried) = outcome(ETH, XdpMode::Generic, [0, 0]);
-        assert_eq!((mode, why.as_str()), (XdpAttachMode::Generic, "xdp_mode is \"generic\""));
+        assert_eq!(
+            (mode, why.as_str()),
+            (XdpAttachMode::Generic, "xdp_mode is \"generic\"")
+        );
         assert_eq!(tried, [XdpPlace::Stack]);
     }
 
     #[test]
     fn a_veth_device_runs_it_behind_its_driver_unless_told_otherwise() {
-        let veth = Interface {
-            is_veth: true,
-            ..ETH
-        };
+        let veth = Interface { is_veth: true, ..ETH };
         let (mode, why, tried) = outcome(veth, XdpMode::Auto, [0, 0]);
         assert_eq!((mode, tried), (XdpAttachMode::Generic, vec![XdpPlace::Stack]));
         assert!(why.contains("other end"), "{why}");

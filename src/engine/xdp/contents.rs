@@ -7,8 +7,8 @@ use std::{
 
 use super::{
     layout::{
-        ADDRESS_ABSENT, ADDRESS_OWN, ADDRESSES, EndpointKey, INTERFACES, InterfaceValue, SettingsValue, TABLE_ELEMENTS,
-        TABLE_FLAGS, TABLE_KEYED, TABLES, TargetFlags, TargetValue, octets,
+        ADDRESS_ABSENT, ADDRESS_OWN, ADDRESSES, EndpointKey, INTERFACES, InterfaceValue, SettingsValue,
+        TABLE_ELEMENTS, TABLE_FLAGS, TABLE_KEYED, TABLES, TargetFlags, TargetValue, octets,
     },
     numbers::{Numbered, Numbers},
 };
@@ -72,7 +72,11 @@ impl Table {
             return None;
         }
         let number = |target: &Option<_>| target.as_ref().and_then(|target| numbers.number(target));
-        let of: Arc<[u16]> = service.targets.iter().map(|target| number(target).unwrap_or(0)).collect();
+        let of: Arc<[u16]> = service
+            .targets
+            .iter()
+            .map(|target| number(target).unwrap_or(0))
+            .collect();
         // a family without servers is the slow path's, which answers
         of.iter().any(|number| *number != 0).then(|| Self {
             balancer: Arc::clone(balancer),
@@ -83,7 +87,9 @@ impl Table {
     /// The elements of the array.
     pub fn elements(&self) -> impl Iterator<Item = u64> {
         let number = |server: &u32| {
-            let number = usize::try_from(*server).ok().and_then(|server| self.numbers.get(server));
+            let number = usize::try_from(*server)
+                .ok()
+                .and_then(|server| self.numbers.get(server));
             number.copied().unwrap_or(0)
         };
         let slots = self.balancer.slots().chunks(SLOTS_AN_ELEMENT).map(move |four| {
@@ -92,12 +98,17 @@ impl Table {
                 *half = number(server).to_le_bytes();
             }
             let mut bytes = [0; 8];
-            bytes.iter_mut().zip(halves.as_flattened()).for_each(|(to, from)| *to = *from);
+            bytes
+                .iter_mut()
+                .zip(halves.as_flattened())
+                .for_each(|(to, from)| *to = *from);
             // slot i is half-word i % 4 of the number, whatever the order of bytes
             u64::from_le_bytes(bytes)
         });
         let [flags, first, second] = key(self.balancer.key());
-        let end = [flags, first, second].into_iter().take(TABLE_ELEMENTS - TABLE_FLAGS);
+        let end = [flags, first, second]
+            .into_iter()
+            .take(TABLE_ELEMENTS - TABLE_FLAGS);
         slots.chain(std::iter::repeat(0)).take(TABLE_FLAGS).chain(end)
     }
 }
@@ -122,7 +133,9 @@ impl Contents {
         let dsr: Vec<_> = services.dsr().collect();
         numbers.configure(dsr.iter().flat_map(|service| service.targets.iter().flatten()));
         let numbers = &*numbers;
-        let targets = numbers.iter().map(|(number, numbered)| (number, target(numbered, hops)));
+        let targets = numbers
+            .iter()
+            .map(|(number, numbered)| (number, target(numbered, hops)));
         let tables = dsr.iter().filter_map(|service| {
             let key = EndpointKey {
                 addr: service.range.first().0,
@@ -222,8 +235,15 @@ impl<'a, K: Ord + Copy, V: PartialEq> Difference<'a, K, V> {
     /// Between what is there and what is to be there.
     pub fn between(before: &BTreeMap<K, V>, now: &'a BTreeMap<K, V>) -> Self {
         Self {
-            put: now.iter().filter(|(key, value)| before.get(*key) != Some(*value)).collect(),
-            gone: before.keys().filter(|key| !now.contains_key(*key)).copied().collect(),
+            put: now
+                .iter()
+                .filter(|(key, value)| before.get(*key) != Some(*value))
+                .collect(),
+            gone: before
+                .keys()
+                .filter(|key| !now.contains_key(*key))
+                .copied()
+                .collect(),
         }
     }
 }

@@ -19,7 +19,9 @@ use crate::{
     base::{ClientAddr, Handshake, IpServerAddr, ListenAddr, WorkerId},
     flow::{
         FiveTuple, FlowInfo, FlowTarget, Moment, Services,
-        stored::{Beginning, DsrEntry, Ending, FlowEntry, HandshakeWatch, Key, Seen, SegmentKind, Side, TcpState},
+        stored::{
+            Beginning, DsrEntry, Ending, FlowEntry, HandshakeWatch, Key, Seen, SegmentKind, Side, TcpState,
+        },
     },
     sys::bpf::{BatchCursor, Insert},
 };
@@ -61,7 +63,10 @@ pub struct FlowBatch {
 impl FlowBatch {
     /// Each flow; `None`: what nobody of ours has written there.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<(FlowKey, FlowValue)>)> {
-        let flows = self.keys.chunks_exact(FlowKey::SIZE).zip(self.values.chunks_exact(FlowValue::SIZE));
+        let flows = self
+            .keys
+            .chunks_exact(FlowKey::SIZE)
+            .zip(self.values.chunks_exact(FlowValue::SIZE));
         flows.map(|(key, value)| (key, FlowKey::from_bytes(key).zip(FlowValue::from_bytes(value))))
     }
 }
@@ -116,8 +121,12 @@ impl FlowMap {
     pub fn insert(&self, beginning: &Beginning, target: &Arc<FlowTarget>) -> bool {
         let (number, incarnation) = {
             let mut numbers = self.numbers();
-            let Some(number) = numbers.take(target) else { return false };
-            let Some(numbered) = numbers.get(number) else { return false };
+            let Some(number) = numbers.take(target) else {
+                return false;
+            };
+            let Some(numbered) = numbers.get(number) else {
+                return false;
+            };
             (number, numbered.incarnation)
         };
         let kind = beginning.segment.kind;
@@ -127,8 +136,16 @@ impl FlowMap {
             begun: now,
             target: number.into(),
             incarnation,
-            state: if kind == SegmentKind::Datagram { StateCode::Asked } else { StateCode::Syn },
-            watch: if kind == SegmentKind::Open { WatchCode::Awaited } else { WatchCode::Over },
+            state: if kind == SegmentKind::Datagram {
+                StateCode::Asked
+            } else {
+                StateCode::Syn
+            },
+            watch: if kind == SegmentKind::Open {
+                WatchCode::Awaited
+            } else {
+                WatchCode::Over
+            },
         };
         let key = flow_key(&beginning.key).to_bytes();
         match self.maps.flows.update(&key, &value.to_bytes(), Insert::New) {
@@ -195,7 +212,11 @@ impl FlowMap {
 #[must_use]
 pub fn forgotten(flow: &FlowValue) -> Option<Handshake> {
     let is_awaited = flow.watch == WatchCode::Awaited;
-    let watch = if is_awaited { HandshakeWatch::Awaited(Moment(0)) } else { HandshakeWatch::Over };
+    let watch = if is_awaited {
+        HandshakeWatch::Awaited(Moment(0))
+    } else {
+        HandshakeWatch::Over
+    };
     watch.forgotten(Seen::ClientSide, life(flow.state))
 }
 
@@ -225,7 +246,10 @@ fn flow_key(key: &Key) -> FlowKey {
 
 /// Failures here cost a flow its memory and no packet its way: they are no errors for people.
 fn complain(what: &str, error: &io::Error) {
-    tracing::debug!(event = "xdp_map_error", "cannot {what} in the program's map: {error}");
+    tracing::debug!(
+        event = "xdp_map_error",
+        "cannot {what} in the program's map: {error}"
+    );
 }
 
 impl MapEntry {

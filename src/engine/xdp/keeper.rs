@@ -142,7 +142,11 @@ impl Keeper {
         let Difference { put, gone } = Difference::between(&self.written.addresses, wanted);
         let map = &self.map.maps.addresses;
         delete_all(map, gone.iter().copied())?;
-        put_all(map, put.iter().map(|(address, flags)| (**address, flags.to_ne_bytes())))?;
+        put_all(
+            map,
+            put.iter()
+                .map(|(address, flags)| (**address, flags.to_ne_bytes())),
+        )?;
         self.written.addresses.clone_from(wanted);
         Ok(())
     }
@@ -158,7 +162,10 @@ impl Keeper {
             maps.interfaces.update(&key, &value.to_bytes(), Insert::Any)?;
             if let Err(error) = maps.ports.update(&key, &key, Insert::Any) {
                 // it may have vanished meanwhile; what would leave by it is left to the slow path
-                tracing::debug!(event = "xdp_map_error", "no packets can be redirected to interface {ifindex}: {error}");
+                tracing::debug!(
+                    event = "xdp_map_error",
+                    "no packets can be redirected to interface {ifindex}: {error}"
+                );
             }
         }
         self.written.interfaces.clone_from(wanted);
@@ -265,7 +272,10 @@ impl Keeper {
         let flows: Vec<_> = scan.batch.iter().collect();
         let mut over: Vec<u8> = Vec::new();
         for some in flows.chunks(AT_ONCE) {
-            let fates = self.fates(some.iter().map(|(_, flow)| flow.as_ref().map(|(_, value)| value)), now);
+            let fates = self.fates(
+                some.iter().map(|(_, flow)| flow.as_ref().map(|(_, value)| value)),
+                now,
+            );
             for ((key, flow), fate) in some.iter().zip(fates) {
                 match (fate, flow) {
                     (Fate::Lives(number), Some((_, value))) => {
@@ -299,8 +309,16 @@ impl Keeper {
                 return Fate::Unknown;
             };
             let target = &numbered.target;
-            let expires = self.map.clock.moment(flow.seen).after(target.lifetime(flow_map::life(flow.state)));
-            if expires <= now { Fate::Expired(Arc::clone(target)) } else { Fate::Lives(number) }
+            let expires = self
+                .map
+                .clock
+                .moment(flow.seen)
+                .after(target.lifetime(flow_map::life(flow.state)));
+            if expires <= now {
+                Fate::Expired(Arc::clone(target))
+            } else {
+                Fate::Lives(number)
+            }
         };
         flows.map(fate).collect()
     }
@@ -309,7 +327,10 @@ impl Keeper {
         let live = |number: u16| scan.live.get(&number).copied().unwrap_or_default();
         let close = |worker, target: &FlowTarget, closed| {
             if closed > 0 {
-                let seen = SeenElsewhere { closed, ..SeenElsewhere::default() };
+                let seen = SeenElsewhere {
+                    closed,
+                    ..SeenElsewhere::default()
+                };
                 target.count_seen(worker, &seen);
             }
         };
@@ -336,7 +357,12 @@ const fn nothing() -> TargetValue {
         hop: Mac([0; 6]),
         shift: 0,
         interface_mac: Mac([0; 6]),
-        flags: TargetFlags { known: false, down: false, l2: false, slow: false },
+        flags: TargetFlags {
+            known: false,
+            down: false,
+            l2: false,
+            slow: false,
+        },
         ifindex: 0,
         mtu: 0,
         idle: 0,

@@ -76,7 +76,9 @@ pub fn load(object: &[u8], limits: LoadLimits) -> Result<Loaded, LoadError> {
     let mut found = BTreeMap::new();
     for (name, map) in loaded.maps() {
         let fd = descriptor(map).ok_or_else(|| missing(name))?;
-        let fd = fd.try_clone_to_owned().map_err(|error| step("keep a map", error))?;
+        let fd = fd
+            .try_clone_to_owned()
+            .map_err(|error| step("keep a map", error))?;
         found.insert(name.to_owned(), fd);
     }
     for name in [FORWARD, TOUCH] {
@@ -85,7 +87,10 @@ pub fn load(object: &[u8], limits: LoadLimits) -> Result<Loaded, LoadError> {
         program.load().map_err(|error| of_program(name, error))?;
         let fd = program.fd().map_err(|error| of_program(name, error))?;
         let fd = fd.as_fd().try_clone_to_owned();
-        found.insert(name.to_owned(), fd.map_err(|error| step("keep a program", error))?);
+        found.insert(
+            name.to_owned(),
+            fd.map_err(|error| step("keep a program", error))?,
+        );
     }
     Loaded::of(found)
 }
@@ -96,10 +101,15 @@ impl Loaded {
         let map = |fd| Map::new(fd).map_err(|error| step("look at a map", error));
         let services = map(take(SERVICES)?)?;
         let ranges = map(take(RANGES)?)?;
-        let handed = HANDED.iter().map(|name| take(name)).collect::<Result<Vec<_>, _>>()?;
+        let handed = HANDED
+            .iter()
+            .map(|name| take(name))
+            .collect::<Result<Vec<_>, _>>()?;
         let at = HANDED.iter().position(|name| *name == FORWARD);
         let forward = at.and_then(|at| handed.get(at)).ok_or_else(|| missing(FORWARD))?;
-        let forward = forward.try_clone().map_err(|error| step("keep a program", error))?;
+        let forward = forward
+            .try_clone()
+            .map_err(|error| step("keep a program", error))?;
         Ok(Self {
             handed,
             forward,

@@ -1,8 +1,8 @@
 //! How much of the kernel's memory the maps take. Pure.
 
 use super::layout::{
-    ADDRESSES, EndpointKey, FlowKey, FlowValue, RANGED, RANGES_SIZE, SERVICES, ServiceValue, TABLE_ELEMENTS, TABLES, TARGETS,
-    TargetValue, TrafficValue,
+    ADDRESSES, EndpointKey, FlowKey, FlowValue, RANGED, RANGES_SIZE, SERVICES, ServiceValue, TABLE_ELEMENTS,
+    TABLES, TARGETS, TargetValue, TrafficValue,
 };
 
 /// What the kernel adds to an element of a hash, in bytes (`struct htab_elem`).

@@ -48,7 +48,7 @@ use crate::{
 pub use flow_map::FlowMap;
 pub use keeper::Keeper;
 use layout::PassReason;
-pub use maps::{Clock, Maps};
+pub use maps::{Clock, Maps, count};
 pub use store::XdpStore;
 pub use tables::TableMaker;
 pub use thread::Attachment;
@@ -72,13 +72,17 @@ pub struct Handed {
 
 impl fmt::Debug for Handed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handed").field("fds", &self.fds).finish_non_exhaustive()
+        f.debug_struct("Handed")
+            .field("fds", &self.fds)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for XdpEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("XdpEngine").field("slow", &self.slow).finish_non_exhaustive()
+        f.debug_struct("XdpEngine")
+            .field("slow", &self.slow)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +156,9 @@ impl XdpEngine {
         let maps = &self.map.maps;
         XdpReport {
             forwarded: count(&maps.reasons, crate::base::PacketReason::ToServer as u32),
-            passes: PassReason::ALL.map(|reason| (reason, count(&maps.passes, reason as u32))).to_vec(),
+            passes: PassReason::ALL
+                .map(|reason| (reason, count(&maps.passes, reason as u32)))
+                .to_vec(),
             attached: self.desk.attached(),
         }
     }
@@ -164,7 +170,9 @@ impl XdpEngine {
         let (answer, answered) = mpsc::sync_channel(1);
         self.desk.ping(answer);
         self.slow.is_alive(limit)
-            && answered.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+            && answered
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                .is_ok()
     }
 
     /// Ends the threads and closes the sockets.

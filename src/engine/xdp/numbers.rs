@@ -99,7 +99,9 @@ impl Numbers {
 
     fn free(&self) -> Option<u16> {
         let next = self.next.max(1);
-        (next..=MAX).chain(1..next).find(|number| !self.all.contains_key(number))
+        (next..=MAX)
+            .chain(1..next)
+            .find(|number| !self.all.contains_key(number))
     }
 
     /// Takes exactly these for configured. Those among them that could not be given a number are left out.

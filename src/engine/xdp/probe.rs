@@ -36,7 +36,11 @@ pub fn frame(key: &Key, kind: SegmentKind) -> Vec<u8> {
             header.extend(from.ip().octets());
             header.extend(to.ip().octets());
             let sum = checksum(&header).to_be_bytes();
-            header.iter_mut().skip(10).zip(sum).for_each(|(to, from)| *to = from);
+            header
+                .iter_mut()
+                .skip(10)
+                .zip(sum)
+                .for_each(|(to, from)| *to = from);
             frame.extend(header);
         }
         (from, to) => {
@@ -106,7 +110,9 @@ mod tests {
                 let frame = frame(&Key::new(Protocol::Tcp, from, to), kind);
                 let parsed = parse(&frame).expect("a packet");
                 assert_eq!(parsed.tuple(), Some((Protocol::Tcp, from, to)));
-                let Content::Tcp(tcp) = parsed.content else { panic!("{parsed:?}") };
+                let Content::Tcp(tcp) = parsed.content else {
+                    panic!("{parsed:?}")
+                };
                 assert_eq!(SegmentKind::of(tcp.flags), kind);
             }
             let frame = frame(&Key::new(Protocol::Udp, from, to), SegmentKind::Datagram);

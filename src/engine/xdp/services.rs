@@ -88,7 +88,13 @@ impl ServiceMaps {
             several.map(value).collect()
         };
         let mut all: Vec<_> = (places.iter())
-            .map(|(place, ports)| (place, several(&ports.dsr, true), several(&ports.passthrough, false)))
+            .map(|(place, ports)| {
+                (
+                    place,
+                    several(&ports.dsr, true),
+                    several(&ports.passthrough, false),
+                )
+            })
             .filter(|(_, dsr, passthrough)| !dsr.is_empty() || !passthrough.is_empty())
             .collect();
         // stable: of those with DSR in the order of their addresses
@@ -235,7 +241,9 @@ mod tests {
         assert_eq!(maps.ranges[&at("10.0.0.1", 0)], several(&expected));
         assert_eq!(maps.left_out, 1);
 
-        let mut services: Vec<_> = (0..=u16::MAX).map(|port| passthrough("10.0.0.1", (port, port))).collect();
+        let mut services: Vec<_> = (0..=u16::MAX)
+            .map(|port| passthrough("10.0.0.1", (port, port)))
+            .collect();
         services.push(dsr("10.0.0.2", (80, 80)));
         let maps = ServiceMaps::of(&services);
         assert_eq!((maps.services.len(), maps.left_out), (SERVICES, 0));

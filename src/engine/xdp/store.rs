@@ -12,9 +12,11 @@ use crate::{
     balance::hash::SplitMix64,
     base::{AccessReason, Endpoint, IpServerAddr, PacketReason},
     flow::{
-        FiveTuple, FlowInfo, FlowState, FlowStore, FlowTarget, Flows, MemoryStore, Moment, TableLimits, Usage,
+        FiveTuple, FlowInfo, FlowState, FlowStore, FlowTarget, Flows, MemoryStore, Moment, TableLimits,
+        Usage,
         stored::{
-            Admission, Beginning, DsrEntry, FlowEntry, Key, NewFlow, PortShares, ReturnHops, ReturnOrigin, Visit, Visitor,
+            Admission, Beginning, DsrEntry, FlowEntry, Key, NewFlow, PortShares, ReturnHops, ReturnOrigin,
+            Visit, Visitor,
         },
     },
 };

@@ -41,7 +41,10 @@ pub struct Tables {
 impl fmt::Debug for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (in_use, spare) = (self.in_use.len(), self.spare.len());
-        f.debug_struct("Tables").field("in_use", &in_use).field("spare", &spare).finish_non_exhaustive()
+        f.debug_struct("Tables")
+            .field("in_use", &in_use)
+            .field("spare", &spare)
+            .finish_non_exhaustive()
     }
 }
 

@@ -168,7 +168,9 @@ pub fn start(desk: Arc<Desk>, keeper: Keeper, start: Instant, flows: u32) -> io:
         is_scanning: false,
         last_error: None,
     };
-    thread::Builder::new().name("convey-xdp".to_owned()).spawn(move || shift.run())
+    thread::Builder::new()
+        .name("convey-xdp".to_owned())
+        .spawn(move || shift.run())
 }
 
 impl Shift {
@@ -252,7 +254,10 @@ impl Shift {
     fn judge(&mut self, what: &str, done: io::Result<()>) -> bool {
         let error = done.err().map(|error| format!("cannot {what}: {error}"));
         let is_well = error.is_none();
-        if let Some(text) = error.as_ref().filter(|text| self.last_error.as_ref() != Some(text)) {
+        if let Some(text) = error
+            .as_ref()
+            .filter(|text| self.last_error.as_ref() != Some(text))
+        {
             tracing::error!(event = "xdp_map_error", "{text}; trying again in {COLLECT:?}");
         }
         self.last_error = error;

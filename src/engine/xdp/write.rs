@@ -18,17 +18,16 @@ pub fn put_all<const K: usize, const V: usize>(
         return Ok(());
     }
     // one by one: kernels have no batches for some kinds of maps, and the error is that of an element
-    elements.into_iter().try_for_each(|(key, value)| map.update(&key, &value, Insert::Any))
+    elements
+        .into_iter()
+        .try_for_each(|(key, value)| map.update(&key, &value, Insert::Any))
 }
 
 /// Removes elements, there or not.
 ///
 /// # Errors
 /// The kernel refused.
-pub fn delete_all<const K: usize>(
-    map: &Map,
-    keys: impl Iterator<Item = [u8; K]> + Clone,
-) -> io::Result<()> {
+pub fn delete_all<const K: usize>(map: &Map, keys: impl Iterator<Item = [u8; K]> + Clone) -> io::Result<()> {
     let all: Vec<u8> = keys.clone().flatten().collect();
     if all.len() > K && map.delete_batch(&all).is_ok() {
         return Ok(());

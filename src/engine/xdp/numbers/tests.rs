@@ -53,7 +53,10 @@ fn a_removed_target_keeps_its_number_until_a_whole_scan_finds_no_flow_of_it() {
     );
     numbers.scan_begins();
     let over = numbers.scan_ended(|_| false);
-    assert_eq!(over.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [removed]);
+    assert_eq!(
+        over.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
+        [removed]
+    );
     assert_eq!(numbers.number(&all[1]), None);
 }
 
@@ -79,7 +82,9 @@ fn when_all_numbers_are_given_there_is_none_for_another() {
     let all = site(3);
     let first = numbers.take(&all[0]).unwrap();
     let given = numbers.get(first).unwrap().clone();
-    numbers.all.extend((1..=MAX).map(|number| (number, given.clone())));
+    numbers
+        .all
+        .extend((1..=MAX).map(|number| (number, given.clone())));
     assert_eq!(numbers.take(&all[1]), None);
     numbers.all.remove(&77);
     assert_eq!(numbers.take(&all[2]), Some(77));
