@@ -31,7 +31,7 @@ pub struct Contents {
     /// Flags of addresses.
     pub addresses: BTreeMap<[u8; 16], u32>,
     /// Interfaces that the program is attached to, by index.
-    pub interfaces: BTreeMap<u32, Attached>,
+    pub interfaces: BTreeMap<u32, Port>,
     /// What the program is told besides.
     pub settings: SettingsValue,
     /// Services and addresses that there is no room for: their packets are left to the slow path.
@@ -48,7 +48,7 @@ pub struct Table {
 
 /// An interface that the program is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attached {
+pub struct Port {
     /// Its link address.
     pub mac: Mac,
     /// Whether in the driver.
@@ -148,7 +148,7 @@ impl Contents {
         let interfaces = attached.iter().filter_map(|(ifindex, is_native)| {
             let mac = hops.interfaces.get(ifindex)?.mac;
             let is_native = *is_native;
-            Some((*ifindex, Attached { mac, is_native }))
+            Some((*ifindex, Port { mac, is_native }))
         });
         let (interfaces, without_port) = limited(interfaces.collect(), INTERFACES);
         Self {
@@ -165,8 +165,8 @@ impl Contents {
     }
 }
 
-impl From<Attached> for InterfaceValue {
-    fn from(attached: Attached) -> Self {
+impl From<Port> for InterfaceValue {
+    fn from(attached: Port) -> Self {
         Self {
             mac: attached.mac,
             is_native: attached.is_native,
@@ -247,3 +247,6 @@ impl<'a, K: Ord + Copy, V: PartialEq> Difference<'a, K, V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,12 @@ pub struct FlowBatch {
 }
 
 impl FlowBatch {
+    /// Their keys, one after the other.
+    #[must_use]
+    pub fn keys(&self) -> &[u8] {
+        &self.keys
+    }
+
     /// Each flow; `None`: what nobody of ours has written there.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<(FlowKey, FlowValue)>)> {
         let flows = self

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     accounts::Accounts,
-    contents::{Attached, Contents, Difference},
+    contents::{Contents, Difference, Port},
     flow_map::{self, FlowBatch, FlowMap},
     layout::{FlowValue, InterfaceValue, SettingsValue, TargetFlags, TargetValue, TrafficValue},
     store::XdpStore,
@@ -84,6 +84,27 @@ impl Keeper {
         }
     }
 
+    /// Takes out of the maps what an engine before this one has left there.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn clear(&mut self) -> io::Result<()> {
+        let maps = &self.map.maps;
+        for map in [&maps.tables, &maps.addresses, &maps.ports, &maps.interfaces] {
+            while let Some(key) = map.next_key(None)? {
+                map.delete(&key)?;
+            }
+        }
+        let (mut cursor, mut batch) = (BatchCursor::default(), FlowBatch::default());
+        loop {
+            let is_over = self.map.next(&mut cursor, &mut batch)?;
+            maps.flows.delete_batch(batch.keys())?;
+            if is_over {
+                return Ok(());
+            }
+        }
+    }
+
     /// Has the maps hold what services, next hops and interfaces say. `attached`: those that the program is attached to, by
     /// index, and whether in the driver. New flows are decided so once it has returned.
     ///
@@ -106,6 +127,8 @@ impl Keeper {
             );
         }
         self.written.left_out = wanted.left_out;
+        // what was counted before a target has its number is none of its
+        self.read_traffic()?;
         if services.dsr().next().is_some() {
             self.map.may_have_flows.store(true, Ordering::Relaxed);
         }
@@ -151,14 +174,14 @@ impl Keeper {
         Ok(())
     }
 
-    fn write_interfaces(&mut self, wanted: &BTreeMap<u32, Attached>) -> io::Result<()> {
+    fn write_interfaces(&mut self, wanted: &BTreeMap<u32, Port>) -> io::Result<()> {
         let Difference { put, gone } = Difference::between(&self.written.interfaces, wanted);
         let maps = &self.map.maps;
         // the kernel removes ports of interfaces that vanish by itself
         delete_all(&maps.ports, gone.iter().map(|ifindex| ifindex.to_ne_bytes()))?;
         delete_all(&maps.interfaces, gone.iter().map(|ifindex| ifindex.to_ne_bytes()))?;
-        for (ifindex, attached) in put {
-            let (key, value) = (ifindex.to_ne_bytes(), InterfaceValue::from(*attached));
+        for (ifindex, port) in put {
+            let (key, value) = (ifindex.to_ne_bytes(), InterfaceValue::from(*port));
             maps.interfaces.update(&key, &value.to_bytes(), Insert::Any)?;
             if let Err(error) = maps.ports.update(&key, &key, Insert::Any) {
                 // it may have vanished meanwhile; what would leave by it is left to the slow path
@@ -201,6 +224,12 @@ impl Keeper {
     /// # Errors
     /// The kernel refused.
     pub fn collect(&mut self) -> io::Result<()> {
+        self.read_traffic()?;
+        self.count_live();
+        Ok(())
+    }
+
+    fn read_traffic(&mut self) -> io::Result<()> {
         let numbered: Vec<_> = (self.map.numbers().iter())
             .map(|(number, of)| (number, of.incarnation, of.opened_here, Arc::clone(&of.target)))
             .collect();
@@ -214,7 +243,6 @@ impl Keeper {
                 target.count_seen(self.worker, &seen);
             }
         }
-        self.count_live();
         Ok(())
     }
 

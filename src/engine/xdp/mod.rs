@@ -45,13 +45,13 @@ use crate::{
     flow::{Hops, TableLimits},
     snapshot::Snapshot,
 };
+use attach::Attached;
 pub use flow_map::FlowMap;
 pub use keeper::Keeper;
 use layout::PassReason;
 pub use maps::{Clock, Maps, count};
 pub use store::XdpStore;
 pub use tables::TableMaker;
-pub use thread::Attachment;
 use thread::Desk;
 
 /// The running engine. Dropping it ends its threads.
@@ -128,8 +128,8 @@ impl XdpEngine {
     }
 
     /// Notes where the program is attached to an interface that is served; `None`: it is not served any more.
-    pub fn attached(&self, ifindex: u32, attachment: Option<Attachment>) {
-        self.desk.attach(ifindex, attachment);
+    pub fn attached(&self, ifindex: u32, attached: Option<Attached>) {
+        self.desk.attach(ifindex, attached);
     }
 
     /// Puts newer next hops in force.
@@ -201,5 +201,5 @@ pub struct XdpReport {
     /// Packets of ours that it has left to the slow path, by why.
     pub passes: Vec<(PassReason, u64)>,
     /// Where it is attached, by the index of each served interface.
-    pub attached: std::collections::BTreeMap<u32, Attachment>,
+    pub attached: std::collections::BTreeMap<u32, Attached>,
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{flow_map::BATCH, keeper::Keeper};
+use super::{attach::Attached, flow_map::BATCH, keeper::Keeper};
 use crate::{
     base::XdpAttachMode,
     flow::{Hops, Moment, Services},
@@ -25,15 +25,6 @@ const STEP: Duration = Duration::from_millis(100);
 /// Steps of a scan of a map that is full: it is over after ten seconds.
 const STEPS: u32 = 100;
 
-/// Where the program is attached to an interface, and why there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
-    /// Where.
-    pub mode: XdpAttachMode,
-    /// Why not elsewhere, in words; empty if there is nothing to say.
-    pub why: String,
-}
-
 /// What the thread is told.
 #[derive(Debug)]
 pub struct Desk {
@@ -47,7 +38,7 @@ pub struct Desk {
 struct Orders {
     services: Arc<Services>,
     hops: Arc<Hops>,
-    attached: BTreeMap<u32, Attachment>,
+    attached: BTreeMap<u32, Attached>,
     /// Rises with each change of these.
     number: u64,
     pings: Vec<SyncSender<()>>,
@@ -87,10 +78,10 @@ impl Desk {
     }
 
     /// The program is attached to an interface, or not any more.
-    pub fn attach(&self, ifindex: u32, attachment: Option<Attachment>) {
+    pub fn attach(&self, ifindex: u32, attached: Option<Attached>) {
         self.order(|orders| {
-            match attachment {
-                Some(attachment) => orders.attached.insert(ifindex, attachment),
+            match attached {
+                Some(attached) => orders.attached.insert(ifindex, attached),
                 None => orders.attached.remove(&ifindex),
             };
             orders.number += 1;
@@ -99,7 +90,7 @@ impl Desk {
 
     /// Where the program is attached, by the interface's index.
     #[must_use]
-    pub fn attached(&self) -> BTreeMap<u32, Attachment> {
+    pub fn attached(&self) -> BTreeMap<u32, Attached> {
         self.lock().attached.clone()
     }
 
@@ -176,6 +167,8 @@ pub fn start(desk: Arc<Desk>, keeper: Keeper, start: Instant, flows: u32) -> io:
 impl Shift {
     fn run(mut self) {
         let desk = Arc::clone(&self.desk);
+        let cleared = self.keeper.clear();
+        self.judge("clear the program's maps", cleared);
         loop {
             let orders = self.wait(&desk);
             if orders.is_over {
@@ -183,8 +176,8 @@ impl Shift {
             }
             let (services, hops) = (Arc::clone(&orders.services), Arc::clone(&orders.hops));
             let attached = (orders.attached.iter())
-                .filter(|(_, attachment)| attachment.mode != XdpAttachMode::None)
-                .map(|(ifindex, attachment)| (*ifindex, attachment.mode == XdpAttachMode::Native))
+                .filter(|(_, at)| at.mode != XdpAttachMode::None)
+                .map(|(ifindex, at)| (*ifindex, at.mode == XdpAttachMode::Native))
                 .collect();
             let number = orders.number;
             drop(orders);

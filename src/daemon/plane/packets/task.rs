@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
-    hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,18 +15,21 @@ use tokio::{
 };
 
 use super::{
-    Armed, Order, PacketsError, View, demand, interfaces::Interfaces, rules::InstalledRules, vips::Vips,
+    Armed, Order, PacketThreads, PacketsError, View, demand,
+    engine::{self, Started},
+    interfaces::Interfaces,
+    rules::InstalledRules,
+    vips::Vips,
 };
 use crate::{
-    config::{Config, PacketService},
+    config::{Config, EngineChoice, PacketService},
     engine::{
-        Engine, EngineEvent, EngineSettings,
+        Engine, EngineEvent,
         network::{Follower, NetworkState, Wanted},
     },
     firewall,
-    flow::{Flows, TableLimits},
     pools::Pools,
-    privilege::{Client, sandbox},
+    privilege::Client,
     snapshot::Snapshot,
 };
 
@@ -39,15 +41,16 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// to them would be lost.
 const RESOLVE_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a reload waits for the engine's program to take it: it takes milliseconds.
+const APPLY_WAIT: Duration = Duration::from_secs(10);
+
 /// Events of the engine that may wait.
 const EVENTS: usize = 64;
 
 /// What the task is given.
 pub struct Environment {
-    /// Threads of the engine.
-    pub workers: usize,
-    /// Their first shard of the counters.
-    pub first_shard: usize,
+    /// What the engine is started with.
+    pub threads: PacketThreads,
     /// Where the broker is asked.
     pub broker: Client,
     /// The snapshot in effect.
@@ -79,6 +82,8 @@ pub struct Plane {
 /// The parts that exist once a configuration needs them.
 struct Running {
     engine: Arc<Engine>,
+    /// Which that is, and why.
+    choice: (EngineChoice, Arc<str>),
     follower: Follower,
     /// What it follows.
     wanted: Wanted,
@@ -164,7 +169,10 @@ impl Plane {
                 News::RulesDue => self.check_rules().await,
                 News::NetworkState => self.adopt_network_state().await,
                 News::Engine(EngineEvent::InterfaceLost(ifindex)) => {
-                    self.interfaces.lost(ifindex, &self.environment.broker).await;
+                    let engine = self.running.as_ref().map(|running| Arc::clone(&running.engine));
+                    self.interfaces
+                        .lost(ifindex, engine.as_deref(), &self.environment.broker)
+                        .await;
                     self.adopt_network_state().await;
                 }
                 News::Engine(EngineEvent::ReturnHops) => {
@@ -249,7 +257,7 @@ impl Plane {
         // source addresses of a new configuration count once it is in effect, for flows go on meanwhile
         let in_effect = self.config.clone().filter(|_| !self.services.is_empty());
         let wanted = Wanted::of(in_effect.as_deref().unwrap_or(config), &all);
-        prepared.has_started = self.start(config, wanted)?;
+        prepared.has_started = self.start(config, wanted).await?;
         if let Some(running) = &mut self.running {
             // a server whose host is down is never resolved: it is not waited for longer than this
             let _ = timeout(RESOLVE_WAIT, running.resolved()).await;
@@ -264,7 +272,7 @@ impl Plane {
             .open_missing(
                 needed,
                 &mut prepared.sockets,
-                self.environment.workers,
+                self.environment.threads.workers,
                 &self.environment.broker,
             )
             .await?;
@@ -302,12 +310,28 @@ impl Plane {
         self.config = Some(config);
         if let Some(running) = &self.running {
             for (name, ifindex, sockets) in prepared.sockets {
+                let broker = &self.environment.broker;
                 running.engine.add_interface(ifindex, sockets);
-                self.interfaces.insert(name, ifindex);
+                self.interfaces.insert(name.clone(), ifindex);
+                self.interfaces
+                    .attach(name, ifindex, &running.engine, broker)
+                    .await;
             }
         }
         self.shrink().await;
         self.adopt_network_state().await;
+        self.applied().await;
+    }
+
+    /// Waits until new flows are decided by what has been put in force.
+    async fn applied(&self) {
+        let Some(running) = &self.running else { return };
+        if timeout(APPLY_WAIT, running.engine.applied()).await.is_err() {
+            tracing::error!(
+                event = "xdp_late",
+                "the program in the kernel has not taken the configuration within {APPLY_WAIT:?}; it still may"
+            );
+        }
     }
 
     /// Removes what neither the configuration nor a live flow needs any more, and follows no more than that.
@@ -350,7 +374,7 @@ impl Plane {
             .serve(
                 needed,
                 &engine,
-                self.environment.workers,
+                self.environment.threads.workers,
                 &self.environment.broker,
             )
             .await;
@@ -386,8 +410,11 @@ impl Plane {
 
     /// Serves nothing any more: the engine ends, then the rules, and with them the broker's hold on the packet modes.
     async fn give_up(&mut self) {
-        self.stop_engine();
         let served: Vec<String> = self.interfaces.served().keys().cloned().collect();
+        for name in &served {
+            self.interfaces.detach(name, &self.environment.broker).await;
+        }
+        self.stop_engine();
         for name in served {
             self.interfaces
                 .release(name.into(), &self.environment.broker)
@@ -406,7 +433,9 @@ impl Plane {
         let view = View {
             vips: self.vips.states().clone(),
             waiting: self.vips.waiting().to_owned(),
+            engine: self.running.as_ref().map(|running| running.choice.clone()),
             served: self.interfaces.served().clone(),
+            attached: self.interfaces.attached().clone(),
             network_state: self.network_state(),
             in_effect: self.rules.in_effect().iter().map(|service| service.vip).collect(),
             rules: self.rules.status().clone(),
@@ -419,37 +448,26 @@ impl Plane {
     }
 
     /// Has the follower follow, and starts it and the engine if they do not run. Whether it did.
-    fn start(&mut self, config: &Config, wanted: Wanted) -> Result<bool, PacketsError> {
+    async fn start(&mut self, config: &Config, wanted: Wanted) -> Result<bool, PacketsError> {
         if let Some(running) = &mut self.running {
             running.want(wanted);
             return Ok(false);
         }
         let (events_tx, events) = mpsc::channel(EVENTS);
         let follower = Follower::start(wanted.clone()).map_err(PacketsError::Follow)?;
-        let workers = self.environment.workers;
-        let flows = Arc::new(Flows::new(TableLimits {
-            max_flows: config.packet.max_flows,
-            workers,
-            hash_seed: RandomState::new().hash_one("flows"),
-        }));
-        let settings = EngineSettings {
-            workers,
-            first_shard: self.environment.first_shard,
-            start: Instant::now(),
-        };
-        let snapshot = Arc::clone(&self.environment.snapshot);
-        let engine = Engine::start_raw(
-            &settings,
-            flows,
+        let Environment {
+            threads,
             snapshot,
-            events_tx,
-            sandbox::confine_packet_thread,
-        )
-        .map_err(PacketsError::Engine)?;
+            broker,
+            ..
+        } = &self.environment;
+        let Started { engine, choice } =
+            engine::start(*threads, config.packet.max_flows, snapshot, broker, events_tx).await?;
         let engine = Arc::new(engine);
         self.environment.engine.store(Some(Arc::clone(&engine)));
         self.running = Some(Running {
             engine,
+            choice,
             network_states: follower.network_states(),
             follower,
             wanted,
