@@ -3,7 +3,8 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    time::Instant,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -91,10 +92,10 @@ impl Maps {
 const XDP_PASS: u32 = 2;
 
 /// The engine's moments on the clock of the program.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Clock {
-    /// Nanoseconds of CLOCK_MONOTONIC at moment 0.
-    start: u64,
+    /// Nanoseconds of CLOCK_MONOTONIC at moment 0. Arithmetic wraps: a moment may be before the machine's start.
+    start: AtomicU64,
 }
 
 impl Clock {
@@ -103,32 +104,46 @@ impl Clock {
     /// # Errors
     /// The kernel has no such clock.
     pub fn of(start: Instant) -> io::Result<Self> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
         let since = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
-        let now = seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0);
         Ok(Self {
-            start: now.saturating_sub(since),
+            start: AtomicU64::new(monotonic()?.wrapping_sub(since)),
         })
     }
 
-    /// With moment 0 at so many nanoseconds of CLOCK_MONOTONIC.
-    #[must_use]
-    pub const fn starting_at(start: u64) -> Self {
-        Self { start }
+    /// The moment that it is.
+    ///
+    /// # Errors
+    /// The kernel has no such clock.
+    pub fn now(&self) -> io::Result<Moment> {
+        Ok(self.moment(monotonic()?))
+    }
+
+    /// Has it be so much later, as if moment 0 had been so much earlier.
+    pub fn put_forward(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.start.fetch_sub(time, Ordering::Relaxed);
     }
 
     /// The program's time at a moment.
     #[must_use]
-    pub const fn nanoseconds(self, moment: Moment) -> u64 {
-        self.start.saturating_add(moment.0.saturating_mul(1_000_000))
+    pub fn nanoseconds(&self, moment: Moment) -> u64 {
+        let since = moment.0.saturating_mul(1_000_000);
+        self.start.load(Ordering::Relaxed).wrapping_add(since)
     }
 
-    /// The moment at a time of the program.
+    /// The moment at a time of the program; moment 0 of what was before.
     #[must_use]
-    pub const fn moment(self, nanoseconds: u64) -> Moment {
-        Moment(nanoseconds.saturating_sub(self.start) / 1_000_000)
+    pub fn moment(&self, nanoseconds: u64) -> Moment {
+        let since = nanoseconds.wrapping_sub(self.start.load(Ordering::Relaxed)) as i64;
+        Moment(u64::try_from(since).unwrap_or(0) / 1_000_000)
     }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+fn monotonic() -> io::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
+    Ok(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0))
 }
 
 /// One number for each CPU that there may be, added up.

@@ -49,7 +49,7 @@ pub use attach::Attached;
 pub use flow_map::FlowMap;
 pub use keeper::Keeper;
 use layout::PassReason;
-pub use maps::{Clock, Maps};
+pub use maps::{Clock, Maps, count};
 pub use store::XdpStore;
 pub use tables::TableMaker;
 use thread::Desk;

@@ -1,5 +1,5 @@
 /* The maps. `services` and `ranges` (which addresses and ports are ours) are the broker's alone; the daemon is handed the
- * others. Sizes that depend on the configuration are set when they are loaded. */
+ * others. What is seldom full and seldom written takes its memory as it needs it. Sizes that depend on the configuration are set when they are loaded. */
 #ifndef CONVEY_MAPS_H
 #define CONVEY_MAPS_H
 
@@ -8,6 +8,7 @@
 struct {
 	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH);
 	FIELD_NUMBER(max_entries, 65536);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
 	FIELD_TYPE(key, struct endpoint);
 	FIELD_TYPE(value, struct service);
 } services SECTION(".maps");
@@ -15,6 +16,7 @@ struct {
 struct {
 	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH);
 	FIELD_NUMBER(max_entries, 4096);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
 	FIELD_TYPE(key, struct endpoint);
 	FIELD_TYPE(value, struct ranges);
 } ranges SECTION(".maps");
@@ -38,6 +40,7 @@ struct table {
 struct {
 	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH_OF_MAPS);
 	FIELD_NUMBER(max_entries, 4096);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
 	FIELD_TYPE(key, struct endpoint);
 	FIELD_MAPS(values, struct table);
 } tables SECTION(".maps");
@@ -73,6 +76,7 @@ struct {
 struct {
 	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH);
 	FIELD_NUMBER(max_entries, 65536);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
 	FIELD_TYPE(key, struct address);
 	FIELD_TYPE(value, __u32);
 } addresses SECTION(".maps");
