@@ -10,7 +10,7 @@ use std::{
 use aya::{
     EbpfError, EbpfLoader,
     maps::{Map as LoadedMap, MapError},
-    programs::{Program, ProgramError, Xdp},
+    programs::{ProgramError, Xdp},
 };
 
 use super::{
