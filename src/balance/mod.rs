@@ -27,6 +27,8 @@ use bound::Bound;
 pub use key::HashKey;
 use least_connections::LeastConnections;
 use maglev::Maglev;
+#[cfg(test)]
+pub use maglev::TABLE_SLOTS;
 use power_of_two::PowerOfTwo;
 use random::Random;
 use round_robin::RoundRobin;

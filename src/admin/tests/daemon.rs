@@ -379,7 +379,7 @@ pub fn engine() -> PacketStatus {
     PacketStatus {
         engine: EngineChoice::Raw,
         engine_reason: "configured".into(),
-        xdp: BTreeMap::new(),
+        xdp: std::collections::BTreeMap::new(),
         workers: 1,
         interfaces: vec![],
         network: Arc::new(Network::default()),

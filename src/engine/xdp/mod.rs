@@ -152,12 +152,12 @@ impl XdpEngine {
     /// What the program has done.
     #[must_use]
     pub fn report(&self) -> XdpReport {
-        let count = |map, index| maps::count(map, index).unwrap_or(0);
+        let counted = |map, index| count(map, index).unwrap_or(0);
         let maps = &self.map.maps;
         XdpReport {
-            forwarded: count(&maps.reasons, crate::base::PacketReason::ToServer as u32),
+            forwarded: counted(&maps.reasons, crate::base::PacketReason::ToServer as u32),
             passes: PassReason::ALL
-                .map(|reason| (reason, count(&maps.passes, reason as u32)))
+                .map(|reason| (reason, counted(&maps.passes, reason as u32)))
                 .to_vec(),
             attached: self.desk.attached(),
         }

@@ -140,7 +140,7 @@ mod tests {
     const TCP: Protocol = Protocol::Tcp;
 
     fn range(ip: &str, ports: (u16, u16), protocol: Protocol) -> EndpointRange {
-        let first = ListenAddr(SocketAddr::new(ip.parse().unwrap(), ports.0));
+        let first = ListenAddr::new(SocketAddr::new(ip.parse().unwrap(), ports.0));
         let one = EndpointRange {
             listen: first.into(),
             protocol,
