@@ -61,6 +61,13 @@ impl Pure {
     }
 }
 
+impl Pure {
+    /// It is now this moment.
+    pub fn go_to(&mut self, now: Moment) {
+        self.now = now;
+    }
+}
+
 impl Engine for Pure {
     fn apply(&mut self, snapshot: &Snapshot, hops: &Hops, _: &[PacketService]) {
         self.path

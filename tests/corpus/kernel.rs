@@ -4,9 +4,10 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
+    io,
     num::NonZeroU32,
     os::fd::AsFd as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,8 +15,8 @@ use convey::{
     base::{Mac, PacketReason, WorkerId},
     config::PacketService,
     engine::xdp::{
-        Clock, FlowMap, Keeper, Maps, XdpStore,
-        layout::{FlowKey, FlowValue},
+        Clock, FlowMap, Keeper, Maps, XdpStore, count,
+        layout::{FlowKey, FlowValue, PassReason},
         load::{self, LoadLimits, Loaded},
         object,
         services::ServiceMaps,
@@ -23,7 +24,7 @@ use convey::{
     flow::{Flows, Hops, Moment, PacketCounters, Path, ReasonCounters, Services, TableLimits, Verdict},
     packet::{Frame, HEADROOM, Offload, parse},
     snapshot::Snapshot,
-    sys::bpf::{self, BatchCursor, Insert, TestContext},
+    sys::bpf::{self, BatchCursor, Insert, Map, TestContext, kind},
 };
 
 use crate::engine::{Engine, Outcome};
@@ -35,6 +36,9 @@ const XDP_REDIRECT: u32 = 4;
 
 /// Room in the program's map of flows: what is evicted first when it is full is the kernel's choice, and none of ours.
 const FLOWS: NonZeroU32 = NonZeroU32::new(4_096).expect("not 0");
+
+/// Programs that nobody uses now, with empty maps: the kernel takes long to look through one.
+static IDLE: Mutex<Vec<Arc<Mutex<Loaded>>>> = Mutex::new(Vec::new());
 
 /// The program, its maps and its slow path.
 pub struct Kernel {
@@ -56,10 +60,12 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the program. Takes root, in a network namespace with an interface of each index that the cases use.
     pub fn new(max_flows: NonZeroU32) -> Self {
-        let loaded =
-            load::load(object::OBJECT, LoadLimits { flows: FLOWS }).unwrap_or_else(|error| panic!("{error}"));
-        let fds = loaded.hand_out().expect("descriptors");
-        let loaded = Arc::new(Mutex::new(loaded));
+        let idle = lock(&IDLE).pop();
+        let loaded = idle.unwrap_or_else(|| {
+            let loaded = load::load(object::OBJECT, LoadLimits { flows: FLOWS });
+            Arc::new(Mutex::new(loaded.unwrap_or_else(|error| panic!("{error}"))))
+        });
+        let fds = lock(&loaded).hand_out().expect("descriptors");
         // moments begin a second ago, as the path's
         let clock = Clock::of(Instant::now()).expect("a clock");
         clock.put_forward(Duration::from_secs(1));
@@ -89,15 +95,29 @@ impl Kernel {
         }
     }
 
-    /// The moment that it is.
-    pub fn now(&self) -> Moment {
-        self.now
-    }
-
     /// Takes expired flows out of the program's map, and counts what it has counted.
     fn scan(&self) {
         let now = self.map.clock.now().expect("a clock");
         self.keeper.borrow_mut().scan(now).expect("the program's flows");
+    }
+
+    /// Has the path's time be that of the program, which goes on, and gives it.
+    pub fn follow_clock(&mut self) -> Moment {
+        self.now = self.map.clock.now().expect("a clock");
+        self.now
+    }
+
+    /// Packets that the program has left to the path, by why.
+    pub fn passes(&self) -> Vec<(PassReason, u64)> {
+        let count = |reason| count(&self.map.maps.passes, reason as u32).expect("a counter");
+        PassReason::ALL.map(|reason| (reason, count(reason))).to_vec()
+    }
+
+    /// Packets that the program has sent to servers, and all that have been.
+    pub fn sent_by_program(&self) -> (u64, u64) {
+        let reason = PacketReason::ToServer;
+        let by_program = count(&self.map.maps.reasons, reason as u32).expect("a counter");
+        (by_program, self.count(reason))
     }
 
     /// Lets the program's flows grow older: the kernel's clock cannot be put forward.
@@ -178,8 +198,50 @@ impl Kernel {
     }
 }
 
-fn lock(loaded: &Mutex<Loaded>) -> std::sync::MutexGuard<'_, Loaded> {
-    loaded.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Empties a map: of an array, each element is set to zeros.
+fn empty(map: &Map) -> io::Result<()> {
+    if [kind::ARRAY, kind::PERCPU_ARRAY].contains(&map.info().kind) {
+        let zeros = vec![0; map.value_bytes()];
+        // the first numbers are given first
+        let all = 0..map.info().max_entries.min(256);
+        return all
+            .into_iter()
+            .try_for_each(|index| map.update(&index.to_ne_bytes(), &zeros, Insert::Any));
+    }
+    while let Some(key) = map.next_key(None)? {
+        map.delete(&key)?;
+    }
+    Ok(())
+}
+
+impl Drop for Kernel {
+    /// Leaves the program to the next one, if its maps can be emptied.
+    fn drop(&mut self) {
+        let Maps {
+            targets,
+            tables,
+            flows,
+            reasons,
+            passes,
+            traffic,
+            addresses,
+            interfaces,
+            ports,
+            settings,
+            ..
+        } = &self.map.maps;
+        let all = [
+            targets, tables, flows, reasons, passes, traffic, addresses, interfaces, ports, settings,
+        ];
+        let are_empty = all.into_iter().try_for_each(empty).is_ok();
+        if are_empty && lock(&self.loaded).narrow(&ServiceMaps::default()).is_ok() {
+            lock(&IDLE).push(Arc::clone(&self.loaded));
+        }
+    }
 }
 
 impl Engine for Kernel {
@@ -226,9 +288,7 @@ impl Engine for Kernel {
                 buffer.extend(bytes);
                 let mut frame = Frame::new(&mut buffer, HEADROOM, bytes.len(), offload)
                     .expect("the frame lies in its buffer");
-                let verdict = self
-                    .path
-                    .process(&mut frame, ifindex, self.map.clock.now().expect("a clock"));
+                let verdict = self.path.process(&mut frame, ifindex, self.now);
                 let (offload, frame) = (frame.offload, frame.bytes().to_vec());
                 let answers = self.path.answers().map(|answer| (answer.ifindex, answer.frame));
                 Outcome {
@@ -242,8 +302,7 @@ impl Engine for Kernel {
     }
 
     fn count(&self, reason: PacketReason) -> u64 {
-        let by_program =
-            convey::engine::xdp::count(&self.map.maps.reasons, reason as u32).expect("a counter");
+        let by_program = count(&self.map.maps.reasons, reason as u32).expect("a counter");
         self.counters.read(reason) + by_program
     }
 

@@ -108,6 +108,22 @@ INLINE __u32 header_sum(const struct ipv4 *ip)
 	return fold((__u64)words[0] + words[1] + words[2] + words[3] + words[4]);
 }
 
+/* Whether a source is the address of one host: not multicast or class E, loopback, or none (RFC 1122, section 3.2.1.3). */
+INLINE int is_one_host4(__u32 address)
+{
+	__u8 first = address;
+
+	return first < 224 && first != 127 && address;
+}
+
+INLINE int is_one_host6(const struct address *address)
+{
+	__u8 first = address->word[0];
+	__u32 rest = address->word[0] | address->word[1] | address->word[2];
+
+	return first != 0xff && (rest || (address->word[3] && address->word[3] != 0x01000000));
+}
+
 INLINE int parse_ipv4(struct xdp_md *frame, struct packet *packet, void *at, __u32 offset, struct flow_key *key)
 {
 	void *end = (void *)(long)frame->data_end;
@@ -120,6 +136,8 @@ INLINE int parse_ipv4(struct xdp_md *frame, struct packet *packet, void *at, __u
 		return 0;
 	/* more fragments, or an offset */
 	if (ip->fragment & swap16(0x3fff))
+		return 0;
+	if (!is_one_host4(ip->from))
 		return 0;
 	if (header_sum(ip) != 0xffff || !is_there(frame, at, offset, packet->length))
 		return 0;
@@ -143,6 +161,8 @@ INLINE int parse_ipv6(struct xdp_md *frame, struct packet *packet, void *at, __u
 	if ((void *)(ip + 1) > end)
 		return 0;
 	if ((*(__u8 *)at & 0xf0) != 0x60)
+		return 0;
+	if (!is_one_host6(&ip->from))
 		return 0;
 	packet->payload = swap16(ip->payload);
 	packet->length = packet->payload + sizeof(*ip);
@@ -203,7 +223,7 @@ INLINE int parse(struct xdp_md *frame, struct packet *packet, struct flow_key *k
 	if ((void *)(link + 1) > end)
 		return 0;
 	/* broadcast and multicast */
-	if (link->destination[0] & 1)
+	if ((link->destination[0] | link->source[0]) & 1)
 		return 0;
 	packet->link = link;
 	packet->tags = 0;
