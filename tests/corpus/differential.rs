@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, num::NonZeroU32, time::Duration};
 
 use convey::{
-    base::{PacketReason, ServerKey},
+    base::PacketReason,
     flow::Verdict,
 };
 
@@ -105,7 +105,7 @@ impl<'a> Both<'a> {
         if dice.is_one_in(4) {
             let time = Duration::from_secs(1 + dice.roll(70));
             self.kernel.wait(time);
-            self.pure.go_to(self.kernel.now());
+            self.pure.wait(time);
             return Ok(());
         }
         let mut change = Change::default();
@@ -152,14 +152,14 @@ impl<'a> Both<'a> {
             bytes.truncate(dice.roll(bytes.len() as u64) as usize);
         }
         let ifindex = worlds.interface(from)?.index;
-        self.pure.go_to(self.kernel.now());
-        self.kernel.hold(self.pure.now());
         let pure = self.pure.packet(&bytes, offload, ifindex);
         let kernel = self.kernel.packet(&bytes, offload, ifindex);
         same(&pure, &kernel).map_err(|wrong| format!("{text} by {from}: {wrong}\nframe {}", to_hex(&bytes)))
     }
 
     fn compare_counts(&self) -> Result<(), Wrong> {
+        // has what the program has counted counted
+        let _ = self.kernel.usage();
         for reason in PacketReason::ALL {
             let (pure, kernel) = (self.pure.count(*reason), self.kernel.count(*reason));
             if pure != kernel {
@@ -168,10 +168,13 @@ impl<'a> Both<'a> {
                 ));
             }
         }
-        let bytes = |world: &World<'_>| -> Vec<(ServerKey, u64)> {
+        let bytes = |world: &World<'_>| -> Vec<(String, u64)> {
             let servers = world.snapshot.iter().flat_map(|snapshot| snapshot.servers());
             servers
-                .map(|(key, server)| (key, server.live.counters.totals().bytes_in))
+                .map(|(backend, server)| {
+                    let name = format!("{}/{}", backend.config.name, server.name);
+                    (name, server.live.counters.totals().bytes_in)
+                })
                 .collect()
         };
         let (pure, kernel) = (bytes(&self.pure_world), bytes(&self.kernel_world));

@@ -61,22 +61,6 @@ impl Pure {
     }
 }
 
-impl Pure {
-    /// It is now this moment.
-    pub fn go_to(&mut self, now: Moment) {
-        self.now = now;
-        // often enough to go through all shards of the tables
-        for _ in 0..50 {
-            self.path.expire(now);
-        }
-    }
-
-    /// The moment that it is.
-    pub fn now(&self) -> Moment {
-        self.now
-    }
-}
-
 impl Engine for Pure {
     fn apply(&mut self, snapshot: &Snapshot, hops: &Hops, _: &[PacketService]) {
         self.path
@@ -85,7 +69,11 @@ impl Engine for Pure {
     }
 
     fn wait(&mut self, time: Duration) {
-        self.go_to(self.now.after(time));
+        self.now = self.now.after(time);
+        // often enough to go through all shards of the tables
+        for _ in 0..50 {
+            self.path.expire(self.now);
+        }
     }
 
     fn packet(&mut self, bytes: &[u8], offload: Offload, ifindex: u32) -> Outcome {

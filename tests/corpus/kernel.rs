@@ -2,6 +2,7 @@
 //! that passes goes on to the path over the program's flows.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
     num::NonZeroU32,
     os::fd::AsFd as _,
@@ -40,7 +41,7 @@ pub struct Kernel {
     loaded: Arc<Mutex<Loaded>>,
     map: Arc<FlowMap>,
     flows: Arc<Flows<XdpStore>>,
-    keeper: Keeper,
+    keeper: RefCell<Keeper>,
     path: Path<XdpStore>,
     counters: Arc<ReasonCounters>,
     /// Interfaces by their link addresses.
@@ -48,8 +49,8 @@ pub struct Kernel {
     /// What was ever served: flows outlive their frontends.
     served: Vec<PacketService>,
     written: ServiceMaps,
-    /// What the path takes for now at the next packet, if somebody has said.
-    held: Option<Moment>,
+    /// What the path takes for now: time stands still but for what is waited.
+    now: Moment,
 }
 
 impl Kernel {
@@ -59,7 +60,9 @@ impl Kernel {
             load::load(object::OBJECT, LoadLimits { flows: FLOWS }).unwrap_or_else(|error| panic!("{error}"));
         let fds = loaded.hand_out().expect("descriptors");
         let loaded = Arc::new(Mutex::new(loaded));
+        // moments begin a second ago, as the path's
         let clock = Clock::of(Instant::now()).expect("a clock");
+        clock.put_forward(Duration::from_secs(1));
         let map = Arc::new(FlowMap::new(Maps::from_fds(fds).expect("maps"), clock));
         let limits = TableLimits {
             max_flows,
@@ -73,7 +76,7 @@ impl Kernel {
         let path = Path::new(WorkerId(0), 0, Arc::clone(&flows), 7);
         Self {
             // one shard for both: what is counted is compared as a sum
-            keeper: Keeper::new(Arc::clone(&flows), make_tables, WorkerId(0)),
+            keeper: RefCell::new(Keeper::new(Arc::clone(&flows), make_tables, WorkerId(0))),
             loaded,
             map,
             flows,
@@ -82,18 +85,19 @@ impl Kernel {
             links: HashMap::new(),
             served: Vec::new(),
             written: ServiceMaps::default(),
-            held: None,
+            now: Moment(1_000),
         }
     }
 
     /// The moment that it is.
     pub fn now(&self) -> Moment {
-        self.map.clock.now().expect("a clock")
+        self.now
     }
 
-    /// Has the path take this for now at the next packet.
-    pub fn hold(&mut self, now: Moment) {
-        self.held = Some(now);
+    /// Takes expired flows out of the program's map, and counts what it has counted.
+    fn scan(&self) {
+        let now = self.map.clock.now().expect("a clock");
+        self.keeper.borrow_mut().scan(now).expect("the program's flows");
     }
 
     /// Lets the program's flows grow older: the kernel's clock cannot be put forward.
@@ -189,6 +193,7 @@ impl Engine for Kernel {
             .map(|(ifindex, of)| (of.mac, *ifindex))
             .collect();
         self.keeper
+            .get_mut()
             .apply(&services, hops, &attached)
             .expect("the program's maps");
         self.path.set_services(Arc::new(services));
@@ -197,16 +202,16 @@ impl Engine for Kernel {
 
     fn wait(&mut self, time: Duration) {
         self.age(time);
-        let now = self.now();
+        self.now = self.now.after(time);
         for _ in 0..50 {
-            self.path.expire(now);
+            self.path.expire(self.now);
         }
-        self.keeper.scan(now).expect("the program's flows");
+        self.scan();
     }
 
     fn packet(&mut self, bytes: &[u8], offload: Offload, ifindex: u32) -> Outcome {
         let by_program = self.by_program(bytes, ifindex);
-        let outcome = match by_program {
+        match by_program {
             Some((ifindex, frame)) => Outcome {
                 verdict: Verdict::Send {
                     ifindex,
@@ -233,9 +238,7 @@ impl Engine for Kernel {
                     answers: answers.collect(),
                 }
             }
-        };
-        self.keeper.scan(self.now()).expect("the program's flows");
-        outcome
+        }
     }
 
     fn count(&self, reason: PacketReason) -> u64 {
@@ -245,6 +248,7 @@ impl Engine for Kernel {
     }
 
     fn usage(&self) -> (u64, u64) {
+        self.scan();
         let usage = self.flows.usage();
         (usage.nat_flows + usage.dsr_flows, usage.fragments_waiting)
     }

@@ -49,7 +49,7 @@ use std::{fs, io, path::Path, process::Command, sync::Arc};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use case::File;
-use engine::{Engine, Pure};
+use engine::Pure;
 use kernel::Kernel;
 use world::Worlds;
 

@@ -63,10 +63,6 @@ impl Reader<'_> {
         self.take().map(|[byte]| byte)
     }
 
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_ne_bytes)
-    }
-
     fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_ne_bytes)
     }
