@@ -169,10 +169,12 @@ impl Numbers {
         let is_over = |number: u16, numbered: &Numbered| {
             numbered.retired.is_some_and(|scan| scan < scans) && !has_flows(number)
         };
-        let over: Vec<_> = (self.all)
-            .extract_if(.., |number, numbered| is_over(*number, numbered))
+        let over: Vec<_> = (self.all.iter())
+            .filter(|(number, numbered)| is_over(**number, numbered))
+            .map(|(number, numbered)| (*number, numbered.clone()))
             .collect();
-        for (_, numbered) in &over {
+        for (number, numbered) in &over {
+            self.all.remove(number);
             self.of.remove(&Identity::of(&numbered.target));
         }
         over
