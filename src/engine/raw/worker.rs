@@ -318,6 +318,8 @@ impl<S: FlowStore> Worker<S> {
             let limit = self.batch;
             match self.receiver.receive(socket.as_fd(), limit) {
                 Ok(count) => {
+                    // after they were received: what was sent once newer services were in force is decided by them
+                    self.catch_up();
                     self.process(ifindex, count, now);
                     self.send(ifindex);
                     self.adapt();

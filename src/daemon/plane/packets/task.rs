@@ -102,6 +102,15 @@ impl Running {
         }
     }
 
+    /// Waits until there is a network state about what is wanted now.
+    async fn followed(&mut self) {
+        while *self.network_states.borrow_and_update().wanted != self.wanted {
+            if self.network_states.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     fn want(&mut self, wanted: Wanted) {
         if self.wanted != wanted {
             self.follower.want(wanted.clone());
@@ -319,6 +328,10 @@ impl Plane {
             }
         }
         self.shrink().await;
+        if let Some(running) = &mut self.running {
+            // what is reported as done has the new source addresses; a kernel that does not answer is not waited for longer
+            let _ = timeout(RESOLVE_WAIT, running.followed()).await;
+        }
         self.adopt_network_state().await;
         self.applied().await;
     }
