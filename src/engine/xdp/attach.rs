@@ -56,13 +56,13 @@ pub fn first_that_works<L>(
             }
             Err(refusal) => refusal,
         };
+        if refusal.is_of_another() {
+            return none(refusal.text(*place));
+        }
         if !why.is_empty() {
             why.push_str("; ");
         }
         why.push_str(&refusal.text(*place));
-        if refusal.is_of_another() {
-            break;
-        }
     }
     none(why)
 }
