@@ -159,7 +159,7 @@ impl<'a> Both<'a> {
     fn compare_counts(&self) -> Result<(), Wrong> {
         // else nothing has been compared
         let (by_program, all) = self.kernel.sent_by_program();
-        if by_program * 5 < all {
+        if by_program * 10 < all {
             let passes = self.kernel.passes();
             return Err(format!(
                 "the program has sent only {by_program} of {all} packets; left to the path: {passes:?}"

@@ -5,6 +5,7 @@
 mod lab;
 
 mod bpf;
+mod keeper;
 mod sockets;
 mod threads;
 mod wire;
@@ -16,6 +17,7 @@ pub(crate) use lab::suite::{Test, tests};
 fn main() -> ExitCode {
     let areas: &[(&str, &[Test])] = &[
         ("bpf", bpf::TESTS),
+        ("keeper", keeper::TESTS),
         ("sockets", sockets::TESTS),
         ("threads", threads::TESTS),
     ];

@@ -13,6 +13,7 @@ mod engine;
 mod interfaces;
 mod kernel;
 mod rules;
+mod running;
 mod task;
 mod vips;
 

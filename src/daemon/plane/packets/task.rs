@@ -19,10 +19,11 @@ use super::{
     engine::{self, Started},
     interfaces::Interfaces,
     rules::InstalledRules,
+    running::Running,
     vips::Vips,
 };
 use crate::{
-    config::{Config, EngineChoice, PacketService},
+    config::{Config, PacketService},
     engine::{
         Engine, EngineEvent,
         network::{Follower, NetworkState, Wanted},
@@ -40,9 +41,6 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// How long a start or a reload waits for the next hops of servers that are new: until they are known, the first packets
 /// to them would be lost.
 const RESOLVE_WAIT: Duration = Duration::from_secs(1);
-
-/// How long a reload waits for the engine's program to take it: it takes milliseconds.
-const APPLY_WAIT: Duration = Duration::from_secs(10);
 
 /// Events of the engine that may wait.
 const EVENTS: usize = 64;
@@ -77,46 +75,6 @@ pub struct Plane {
     armed: Option<(u64, PreparedPackets)>,
     /// The number of the last that was armed.
     last_armed: u64,
-}
-
-/// The parts that exist once a configuration needs them.
-struct Running {
-    engine: Arc<Engine>,
-    /// Which that is, and why.
-    choice: (EngineChoice, Arc<str>),
-    follower: Follower,
-    /// What it follows.
-    wanted: Wanted,
-    network_states: watch::Receiver<Arc<NetworkState>>,
-    events: mpsc::Receiver<EngineEvent>,
-}
-
-impl Running {
-    /// Waits until the way to every server is known, or known not to exist.
-    async fn resolved(&mut self) {
-        loop {
-            let settled = demand::is_resolved(&self.wanted, &self.network_states.borrow_and_update());
-            if settled || self.network_states.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Waits until there is a network state about what is wanted now.
-    async fn followed(&mut self) {
-        while *self.network_states.borrow_and_update().wanted != self.wanted {
-            if self.network_states.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn want(&mut self, wanted: Wanted) {
-        if self.wanted != wanted {
-            self.follower.want(wanted.clone());
-            self.wanted = wanted;
-        }
-    }
 }
 
 /// What has been prepared: to be committed or put back.
@@ -333,17 +291,8 @@ impl Plane {
             let _ = timeout(RESOLVE_WAIT, running.followed()).await;
         }
         self.adopt_network_state().await;
-        self.applied().await;
-    }
-
-    /// Waits until new flows are decided by what has been put in force.
-    async fn applied(&self) {
-        let Some(running) = &self.running else { return };
-        if timeout(APPLY_WAIT, running.engine.applied()).await.is_err() {
-            tracing::error!(
-                event = "xdp_late",
-                "the program in the kernel has not taken the configuration within {APPLY_WAIT:?}; it still may"
-            );
+        if let Some(running) = &self.running {
+            running.applied().await;
         }
     }
 

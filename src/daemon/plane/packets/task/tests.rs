@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    config::{Options, Source, load},
+    config::{EngineChoice, Options, Source, load},
     privilege::Channel,
     snapshot::Builder,
     sys::fdpass,
