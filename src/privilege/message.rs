@@ -230,10 +230,10 @@ impl Outcome {
 
     /// Where the program of the XDP engine is attached.
     #[must_use]
-    pub fn xdp_attached(attached: XdpAttached) -> Self {
+    pub fn xdp_attached(attached: &XdpAttached) -> Self {
         Self::XdpAttached(XdpAttached {
+            mode: attached.mode,
             why: shorten(&attached.why),
-            ..attached
         })
     }
 

@@ -245,9 +245,11 @@ impl PacketSockets {
     /// Drops the sockets of interfaces that have vanished, and what is attached there.
     fn prune(&mut self, all: &BTreeMap<String, Interface>) {
         let exists = |index| all.values().any(|interface| interface.index == index);
-        for (_, ifindex) in self.attached.extract_if(.., |_, ifindex| !exists(*ifindex)) {
+        let gone = self.attached.values().copied().filter(|index| !exists(*index));
+        for ifindex in gone.collect::<Vec<_>>() {
             self.kernel.detach_xdp(ifindex);
         }
+        self.attached.retain(|_, index| exists(*index));
         self.sockets.retain(|held| exists(held.index));
         self.groups.retain(|index, _| exists(*index));
     }

@@ -300,7 +300,9 @@ pub fn attached_where_packets_are_taken() {
     other.xdp_detach("va").unwrap();
     stage.root.run("ip -d link show va | grep -q xdpgeneric");
     stage.broker.xdp_detach("va").unwrap();
-    stage.root.run("ip -d link show va | grep -c xdpgeneric | grep -qx 0");
+    stage
+        .root
+        .run("ip -d link show va | grep -c xdpgeneric | grep -qx 0");
     assert_eq!(other.xdp_attach("va").unwrap().mode, XdpAttachMode::Generic);
 
     // an interface that comes back is another one

@@ -1,7 +1,7 @@
 //! Loading the program, attaching it, and telling it which packets are ours: what takes privileges, and is done by the broker.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     io,
     num::NonZeroU32,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -130,13 +130,12 @@ impl Loaded {
 
     /// Attaches the program to an interface, unless it is, and says where; or nowhere, with the reason.
     pub fn attach(&mut self, to: &Interface<'_>, mode: XdpMode) -> Attached {
-        let entry = match self.attached.entry(to.index) {
-            Entry::Occupied(there) if there.get().1.is_some() => return there.get().0.clone(),
-            entry => entry,
-        };
+        if let Some((attached, Some(_))) = self.attached.get(&to.index) {
+            return attached.clone();
+        }
         let program = self.forward.as_fd();
         let (attached, link) = attach::first_that_works(to, mode, |place| try_at(program, to.index, place));
-        entry.insert_entry((attached.clone(), link));
+        self.attached.insert(to.index, (attached.clone(), link));
         attached
     }
 

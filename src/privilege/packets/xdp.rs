@@ -64,7 +64,7 @@ impl PacketSockets {
         match self.kernel.attach_xdp(to, policy.config().packet.xdp_mode) {
             Ok(attached) => {
                 self.attached.insert(name.to_owned(), interface.index);
-                Outcome::xdp_attached(attached)
+                Outcome::xdp_attached(&attached)
             }
             Err(error) => failed(&format!("attach the XDP program to {name}"), &error),
         }

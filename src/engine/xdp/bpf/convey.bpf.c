@@ -24,14 +24,17 @@ INLINE int find_service(struct scratch *scratch, struct service *service)
 	if (!several)
 		return 0;
 	port = swap16(scratch->key.to.port);
+#pragma clang loop unroll(full)
 	for (__u32 i = 0; i < RANGES; i++) {
 		const struct range *range = &several->range[i];
+		/* read where `i` is a constant: without CAP_PERFMON no register is added to a pointer in a loop */
+		__u16 flags = READ_ONCE(range->flags);
 
 		if (i >= several->count)
 			return 0;
 		if (port >= range->first && port <= range->last) {
 			service->first_port = range->first;
-			service->flags = range->flags;
+			service->flags = flags;
 			return 1;
 		}
 	}

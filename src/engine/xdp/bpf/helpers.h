@@ -16,6 +16,10 @@
 /* The compiler must neither drop nor move a read of memory that another CPU writes. */
 #define READ_ONCE(field) (*(const volatile typeof(field) *)&(field))
 
+/* What is known of a value until here is forgotten: without CAP_PERFMON no number that is in a register is added to a pointer
+ * into a frame, which the compiler would make of two constant ones. */
+#define KEEP(pointer) asm volatile("" : "+r"(pointer))
+
 /* The same of all memory. */
 #define BARRIER() asm volatile("" ::: "memory")
 

@@ -84,12 +84,11 @@ struct packet {
 	__u8 flags;
 };
 
-/* Whether an IP packet of so many bytes from `start` on is there. The frame's first part may be only its beginning. */
-INLINE int is_there(struct xdp_md *frame, void *start, __u32 offset, __u32 length)
+/* Whether an IP packet of so many bytes from `offset` on is there. The frame's first part may be only its beginning, and
+ * without CAP_PERFMON a length may not be added to a pointer into it. */
+INLINE int is_there(struct xdp_md *frame, __u32 offset, __u32 length)
 {
-	void *end = (void *)(long)frame->data_end;
-
-	return start + length <= end || offset + length <= buffer_length(frame);
+	return offset + length <= buffer_length(frame);
 }
 
 INLINE __u32 fold(__u64 sum)
@@ -139,7 +138,7 @@ INLINE int parse_ipv4(struct xdp_md *frame, struct packet *packet, void *at, __u
 		return 0;
 	if (!is_one_host4(ip->from))
 		return 0;
-	if (header_sum(ip) != 0xffff || !is_there(frame, at, offset, packet->length))
+	if (header_sum(ip) != 0xffff || !is_there(frame, offset, packet->length))
 		return 0;
 	packet->network = ip;
 	packet->is_ipv4 = 1;
@@ -166,7 +165,7 @@ INLINE int parse_ipv6(struct xdp_md *frame, struct packet *packet, void *at, __u
 		return 0;
 	packet->payload = swap16(ip->payload);
 	packet->length = packet->payload + sizeof(*ip);
-	if (!is_there(frame, at, offset, packet->length))
+	if (!is_there(frame, offset, packet->length))
 		return 0;
 	packet->network = ip;
 	packet->is_ipv4 = 0;
@@ -192,6 +191,7 @@ INLINE int parse_tcp(struct xdp_md *frame, struct packet *packet)
 		return 0;
 	packet->flags = tcp->flags;
 	packet->check = &tcp->check;
+	KEEP(packet->check);
 	return 1;
 }
 
@@ -208,6 +208,7 @@ INLINE int parse_udp(struct xdp_md *frame, struct packet *packet)
 		return 0;
 	packet->flags = 0;
 	packet->check = &udp->check;
+	KEEP(packet->check);
 	return 1;
 }
 

@@ -171,7 +171,7 @@ impl ServiceValue {
 }
 
 fn service_flags(is_dsr: bool, is_range: bool) -> u16 {
-    u16::from(is_dsr) * SERVICE_DSR | u16::from(is_range) * SERVICE_RANGE
+    (u16::from(is_dsr) * SERVICE_DSR) | (u16::from(is_range) * SERVICE_RANGE)
 }
 
 /// Bytes of a value of `ranges`.
@@ -210,10 +210,10 @@ impl TargetValue {
             l2,
             slow,
         } = self.flags;
-        let flags = u16::from(known) * TARGET_KNOWN
-            | u16::from(down) * TARGET_DOWN
-            | u16::from(l2) * TARGET_L2
-            | u16::from(slow) * TARGET_SLOW;
+        let flags = (u16::from(known) * TARGET_KNOWN)
+            | (u16::from(down) * TARGET_DOWN)
+            | (u16::from(l2) * TARGET_L2)
+            | (u16::from(slow) * TARGET_SLOW);
         Writer::new()
             .u32(self.version)
             .u32(self.incarnation)
