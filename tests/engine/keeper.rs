@@ -220,7 +220,8 @@ fn segment(client: u16, flags: u8) -> Vec<u8> {
     let mut ip = vec![
         0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 203, 0, 113, 5, 198, 51, 100, 1,
     ];
-    put(&mut ip, 10, !sum(&ip));
+    let checksum = !sum(&ip);
+    put(&mut ip, 10, checksum);
     let mut tcp = client.to_be_bytes().to_vec();
     tcp.extend([
         0,
