@@ -1,4 +1,5 @@
 //! Maps of BPF, as the kernel has them.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::io;
 
