@@ -220,7 +220,8 @@ fn segment(client: u16, flags: u8) -> Vec<u8> {
     let mut ip = vec![
         0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 203, 0, 113, 5, 198, 51, 100, 1,
     ];
-    put(&mut ip, 10, !sum(&ip));
+    let checksum = !sum(&ip);
+    put(&mut ip, 10, checksum);
     let mut tcp = client.to_be_bytes().to_vec();
     tcp.extend([
         0,
@@ -271,8 +272,8 @@ fn a_flow_of_the_slow_path_is_in_the_programs_map_lives_by_its_packets_and_ends_
     assert!(site.by_program(40_000, ACK).is_some(), "and goes on with it");
     site.keeper.collect().expect("counters");
     assert_eq!(site.counted(), (1, 1));
-    let later = site.now().after(Duration::from_secs(901));
-    site.keeper.scan(later).expect("a scan");
+    let now = site.now().after(Duration::from_secs(901));
+    site.keeper.scan(now).expect("a scan");
     assert_eq!(site.counted(), (1, 0));
     assert_eq!(site.map.maps.flows.next_key(None).expect("the map"), None);
 }

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     if !namespaces {
         eprintln!("SKIPPED (counted as ignored): what needs user namespaces");
     }
-    let trials = vec![
+    let mut trials = vec![
         passing("an_ordinary_user_gets_high_ports_only", "ordinary_user")
             .with_ignored_flag(!root || !privileged_ports),
         passing("a_process_with_threads_refuses_to_fork_and_to_drop", "threads"),
@@ -228,33 +228,6 @@ fn main() -> ExitCode {
         passing("the_daemon_sets_no_filter_nor_packet_option", "options").with_ignored_flag(!root),
         passing("a_packet_thread_makes_no_sockets", "packet_thread").with_ignored_flag(!root),
         passing("the_daemon_reaches_its_own_files_only", "files").with_ignored_flag(!root || !landlock),
-        passing("the_daemon_uses_the_xdp_programs_maps_and_makes_none", "xdp_used").with_ignored_flag(!root),
-        passing(
-            "which_packets_are_ours_is_said_by_the_broker_alone",
-            "xdp_services",
-        )
-        .with_ignored_flag(!root),
-        passing(
-            "the_xdp_program_is_attached_only_where_a_frontend_needs_it_and_replaces_none",
-            "xdp_attached",
-        )
-        .with_ignored_flag(!root),
-        passing(
-            "without_the_xdp_engine_in_the_configuration_nothing_is_loaded",
-            "xdp_refused",
-        )
-        .with_ignored_flag(!root),
-        passing("the_xdp_program_is_loaded_under_the_packaged_unit", "xdp_unit").with_ignored_flag(!root),
-        passing(
-            "the_xdp_program_is_loaded_without_perfmon",
-            "xdp_unit_without_perfmon",
-        )
-        .with_ignored_flag(!root),
-        Trial::test(
-            "the_broker_gives_up_what_loading_the_xdp_program_took",
-            xdp::the_broker_gives_up_what_loading_took,
-        )
-        .with_ignored_flag(!root),
         Trial::test("a_panic_still_says_why", a_panic_still_says_why).with_ignored_flag(!root),
         Trial::test(
             "foreign_system_calls_end_the_daemon",
@@ -282,6 +255,7 @@ fn main() -> ExitCode {
         )
         .with_ignored_flag(!root),
     ];
+    trials.extend(xdp::trials(root));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

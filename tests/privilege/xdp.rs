@@ -30,11 +30,12 @@ use convey::{
         task_status,
     },
 };
-use libtest_mimic::Failed;
+use libtest_mimic::{Failed, Trial};
 
 use crate::{
     CAP_DAC_READ_SEARCH, Idle, NET_CAPABILITIES, command, config,
     packets::{RootShell, own_network},
+    passing,
     scenario::{become_a_unit_with, become_the_packaged_unit, nobody, nowhere},
 };
 
@@ -46,6 +47,37 @@ const CAP_BPF: u64 = 1 << 39;
 const TEXT: &str =
     "engine=xdp\nweb 10.9.0.1:80 passthrough - 10.9.1.2:80\ndns 10.9.3.1:53 dsr vd 10.9.3.2:53";
 const OTHER_ENGINE: &str = "web 10.9.0.1:80 passthrough - 10.9.1.2:80";
+
+/// The tests, all of which need root.
+pub fn trials(root: bool) -> Vec<Trial> {
+    let mut trials = vec![Trial::test(
+        "the_broker_gives_up_what_loading_the_xdp_program_took",
+        the_broker_gives_up_what_loading_took,
+    )];
+    let scenarios = [
+        ("the_daemon_uses_the_xdp_programs_maps_and_makes_none", "xdp_used"),
+        (
+            "which_packets_are_ours_is_said_by_the_broker_alone",
+            "xdp_services",
+        ),
+        (
+            "the_xdp_program_is_attached_only_where_a_frontend_needs_it_and_replaces_none",
+            "xdp_attached",
+        ),
+        (
+            "without_the_xdp_engine_in_the_configuration_nothing_is_loaded",
+            "xdp_refused",
+        ),
+        ("the_xdp_program_is_loaded_under_the_packaged_unit", "xdp_unit"),
+        (
+            "the_xdp_program_is_loaded_without_perfmon",
+            "xdp_unit_without_perfmon",
+        ),
+    ];
+    trials.extend(scenarios.map(|(name, scenario)| passing(name, scenario)));
+    let ignore = |trial: Trial| trial.with_ignored_flag(!root);
+    trials.into_iter().map(ignore).collect()
+}
 
 /// The program of this build, and neither firewall nor packet sockets.
 #[derive(Default)]
@@ -169,21 +201,21 @@ impl Stage {
         (0..passes.info().max_entries).map(count).sum()
     }
 
-    /// Whether the program takes a datagram to be one of ours: it has no servers, so that all of them are left.
+    /// Whether the program takes a segment to be one of ours: it has no servers, so that all of them are left.
     fn is_ours(&self, to: [u8; 4], port: u16) -> bool {
         let before = self.left();
-        let run = test_run(self.fd("convey"), &datagram(to, port), None, &mut Vec::new()).unwrap();
+        let run = test_run(self.fd("convey"), &syn(to, port), None, &mut Vec::new()).unwrap();
         assert_eq!(run.retval, 2, "XDP_PASS");
         self.left() > before
     }
 }
 
-/// A frame with an empty datagram of UDP.
-fn datagram(to: [u8; 4], port: u16) -> Vec<u8> {
-    let mut ip = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1];
+/// A frame with the first segment of a TCP connection.
+fn syn(to: [u8; 4], port: u16) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, 1];
     ip.extend(to);
     let sum: u32 = (ip.chunks(2))
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .map(|word| u32::from(word[0]) * 256 + u32::from(word[1]))
         .sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     let check = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
@@ -192,7 +224,7 @@ fn datagram(to: [u8; 4], port: u16) -> Vec<u8> {
     frame.extend(ip);
     frame.extend(40_000_u16.to_be_bytes());
     frame.extend(port.to_be_bytes());
-    frame.extend([0, 8, 0, 0]);
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 4, 0, 0, 0, 0, 0]);
     frame
 }
 
@@ -209,12 +241,7 @@ pub fn used_without_a_capability() {
     let again = flows.update(&[1; 40], &[2; 32], Insert::New).unwrap_err();
     assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(flows.delete_batch(&[1; 40]).unwrap(), 1);
-    let untouched = test_run(
-        stage.fd("touch"),
-        &datagram([10, 9, 3, 1], 53),
-        None,
-        &mut Vec::new(),
-    );
+    let untouched = test_run(stage.fd("touch"), &syn([10, 9, 3, 1], 53), None, &mut Vec::new());
     assert_eq!(untouched.unwrap().retval, 1, "XDP_DROP: it is of no flow");
 
     let tables = stage.broker.xdp_tables(3).unwrap();
@@ -363,7 +390,7 @@ pub fn idle(loads: bool) {
 }
 
 /// From outside: the broker has what loading takes until it has loaded.
-pub fn the_broker_gives_up_what_loading_took() -> Result<(), Failed> {
+fn the_broker_gives_up_what_loading_took() -> Result<(), Failed> {
     let before = NET_CAPABILITIES | CAP_DAC_READ_SEARCH | CAP_BPF | CAP_PERFMON;
     for (scenario, kept) in [("xdp_idle", before), ("xdp_loaded_idle", before & !CAP_PERFMON)] {
         let idle = Idle::of(command(scenario)?.stderr(Stdio::inherit()))?;

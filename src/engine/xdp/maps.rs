@@ -118,7 +118,7 @@ impl Clock {
         Ok(self.moment(monotonic()?))
     }
 
-    /// Has it be so much later, as if moment 0 had been so much earlier.
+    /// Has it be so much later, as if moment 0 had been so much earlier. What the program has noted is as much later, too.
     pub fn put_forward(&self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.start.fetch_sub(time, Ordering::Relaxed);
