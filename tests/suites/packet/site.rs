@@ -278,7 +278,8 @@ pub struct Site {
     pub client: Host,
     /// Where Convey runs.
     pub lb: Host,
-    _other_end: Option<OtherEnd>,
+    /// What a veth needs at its other end to take frames from the load balancer's driver, if the suite runs there.
+    pub other_end: Option<OtherEnd>,
     /// Last, so that it ends last.
     pub lab: Lab,
 }
@@ -312,7 +313,7 @@ impl Site {
             servers,
             client,
             lb,
-            _other_end: other_end,
+            other_end,
             lab,
         }
     }
