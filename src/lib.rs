@@ -54,7 +54,7 @@
 //! | | `convey-export`, where they go to syslog servers | sends them, a task a server | |
 //! | | `convey-state` | writes the overrides to the state directory; nothing waits for it | |
 //! | | the file watcher's | tells of changes near the configuration file | |
-//! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent and marked sockets that the configuration needs, installs firewall rules, opens log files, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root |
+//! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent and marked sockets that the configuration needs, installs firewall rules, opens log files, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root; CAP_BPF for the XDP engine, CAP_PERFMON until that is loaded |
 //!
 //! | `convey-runner` | one | starts the commands that the configuration names, as the broker has read it | nothing; its commands neither |
 //! | `convey-command` | one, a process for each command that runs | watches over it, and ends all that it has started | |

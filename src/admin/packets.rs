@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     base::{Alert, ListenRange, PortRanges, Remote, ServerAddr, ServerKey},
-    config::{self, LOCAL_ADDRESS, Mode, ServerNameFrom, ServerTrust},
+    config::{self, EngineChoice, LOCAL_ADDRESS, Mode, ServerNameFrom, ServerTrust},
     flow::{self, FiveTuple, FlowInfo, Hop, Resolution},
     preamble::Alpn,
     snapshot::{Facts, FrontendView, Hello, Snapshot, Way},
@@ -51,7 +51,7 @@ pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange
     let hops = network.hops.servers.iter();
     views::Packet {
         engine: status.engine.into(),
-        engine_reason: status.engine_reason.to_owned(),
+        engine_reason: status.engine_reason.to_string(),
         workers: status.workers,
         nat_ports: nat_ports.to_string(),
         interfaces: status.interfaces.clone(),
@@ -68,7 +68,25 @@ pub fn packet(status: &PacketStatus, counts: &PacketCounts, nat_ports: PortRange
             .collect(),
         alerts: alerts(&status.alerts, &None),
         rules: rules(&status.rules),
+        xdp: (status.engine == EngineChoice::Xdp).then(|| xdp(status, counts)),
         next_hops: hops.map(|(ip, hop)| (*ip, next_hop(*ip, hop, network))).collect(),
+    }
+}
+
+fn xdp(status: &PacketStatus, counts: &PacketCounts) -> views::Xdp {
+    let interfaces = status.xdp.iter().map(|(name, at)| {
+        let at = views::XdpInterface {
+            mode: at.mode.into(),
+            reason: Some(at.why.clone()).filter(|why| !why.is_empty()),
+        };
+        (name.clone(), at)
+    });
+    let passed = counts.passed.iter().filter(|(_, count)| *count > 0);
+    views::Xdp {
+        interfaces: interfaces.collect(),
+        passed: passed
+            .map(|(reason, count)| ((*reason).to_owned(), *count))
+            .collect(),
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     views::{self, CertificateState, Phase, ProxiedConnections},
 };
 use crate::{
-    base::{Alert, BackendName, EndpointRange, FrontendName, PacketReason, ServerKey},
+    base::{Alert, BackendName, EndpointRange, FrontendName, PacketReason, ServerKey, XdpAttachMode},
     config::{Challenge, DiscoveryKind, EngineChoice, Options, Source},
     flow::{self, FiveTuple, FlowInfo, Hops, Usage},
     snapshot::{FrontendView, Snapshot, trend::Sample},
@@ -194,7 +194,9 @@ pub struct PacketStatus {
     /// The engine that runs.
     pub engine: EngineChoice,
     /// Why this engine.
-    pub engine_reason: &'static str,
+    pub engine_reason: Arc<str>,
+    /// Where the program of the xdp engine is attached, by the name of the interface.
+    pub xdp: BTreeMap<String, AttachStatus>,
     /// Its worker threads.
     pub workers: usize,
     /// Names of the served interfaces.
@@ -205,6 +207,15 @@ pub struct PacketStatus {
     pub rules: RulesStatus,
     /// What an operator should look at.
     pub alerts: Arc<Alerts>,
+}
+
+/// Where a program is attached to an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachStatus {
+    /// Where.
+    pub mode: XdpAttachMode,
+    /// Why not better, in words; empty if there is nothing to say.
+    pub why: String,
 }
 
 /// What an operator should look at, by the server that it concerns; `None`: all of them.
@@ -264,6 +275,8 @@ pub struct PacketCounts {
     pub usage: Usage,
     /// Packets by verdict.
     pub packets: Vec<(PacketReason, u64)>,
+    /// Packets that the program of the xdp engine has left to the packet sockets, by the label of why.
+    pub passed: Vec<(&'static str, u64)>,
 }
 
 impl PacketCounts {

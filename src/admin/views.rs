@@ -21,6 +21,7 @@ mod server_tls;
 mod session;
 mod sticky;
 mod trend;
+mod xdp;
 
 use std::{
     collections::BTreeMap,
@@ -59,6 +60,7 @@ pub use server_tls::{ServerTls, TlsToServers};
 pub use session::{EntryBy, Session};
 pub use sticky::StickyClients;
 pub use trend::{Percentiles, Rates, Windows};
+pub use xdp::{Xdp, XdpInterface};
 
 pub use super::words::{Because, CertificateState, FrontendState, HopState, Overridden, Phase, Word};
 use crate::{
@@ -143,6 +145,9 @@ pub struct Packet {
     /// The firewall rules.
     #[serde(default)]
     pub rules: PacketRules,
+    /// The program of engine "xdp"; absent while another engine runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<Xdp>,
     /// The next hops of the servers, by IP address.
     pub next_hops: BTreeMap<IpAddr, NextHop>,
 }

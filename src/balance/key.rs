@@ -37,6 +37,12 @@ impl HashKey {
         Self(seed.map(|seed| HALVES.map(|half| siphash(half, seed.0.as_bytes()))))
     }
 
+    /// The two halves of the SipHash key; `None`: the hash is the published one.
+    #[must_use]
+    pub const fn secret(self) -> Option<[u64; 2]> {
+        self.0
+    }
+
     /// Hash of a server's name; other purposes give independent hashes.
     pub(super) fn name(self, name: &str, purpose: u64) -> u64 {
         match self.0 {

@@ -7,7 +7,7 @@
 use super::{Candidate, HashKey, Pick, hash::mix64};
 
 /// Slots of the table: a prime, more than 100 times as many as servers that shall share to within 1 %.
-const TABLE_SLOTS: usize = 65_537;
+pub const TABLE_SLOTS: usize = 65_537;
 
 /// What names are hashed for.
 const OFFSET: u64 = 0x6d61_676c_6576_2031;
@@ -114,6 +114,11 @@ impl Maglev {
             table: build_table(&servers, TABLE_SLOTS).into(),
             weights: candidates.iter().map(|c| c.weight).collect(),
         }
+    }
+
+    /// The server of each slot.
+    pub(super) const fn slots(&self) -> &[u32] {
+        &self.table
     }
 
     pub(super) fn pick(&self, pick: &Pick<'_>) -> Option<usize> {

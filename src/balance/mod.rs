@@ -27,6 +27,8 @@ use bound::Bound;
 pub use key::HashKey;
 use least_connections::LeastConnections;
 use maglev::Maglev;
+#[cfg(test)]
+pub use maglev::TABLE_SLOTS;
 use power_of_two::PowerOfTwo;
 use random::Random;
 use round_robin::RoundRobin;
@@ -175,6 +177,21 @@ impl Balancer {
             Chooser::Maglev(_) => Some(maglev::slot(flow_hash)),
             _ => None,
         }
+    }
+
+    /// The candidate of each slot of the Maglev table; empty if none has a weight, or the balancer is of another algorithm.
+    #[must_use]
+    pub fn slots(&self) -> &[u32] {
+        match &self.chooser {
+            Chooser::Maglev(maglev) => maglev.slots(),
+            _ => &[],
+        }
+    }
+
+    /// The key of its hashes.
+    #[must_use]
+    pub const fn key(&self) -> HashKey {
+        self.key
     }
 
     /// Index of the chosen candidate; `None` when none is usable. Allocates nothing after a state's first pick.

@@ -41,6 +41,7 @@ pub(crate) mod socket_path;
 mod socket_rights;
 pub(crate) mod time;
 mod verdict;
+mod xdp_attach;
 mod zone;
 
 pub use addr::{ClientAddr, IpServerAddr, ListenAddr, ListenRange, NotAnAddress, PeerAddr};
@@ -83,6 +84,7 @@ pub use socket_kind::{IpFamily, SocketKind};
 pub use socket_options::{ServerSocketOptions, SocketOptions};
 pub use socket_path::{NotASocketPath, SocketPath};
 pub use socket_rights::{SocketMode, SocketRights};
+pub use xdp_attach::XdpAttachMode;
 pub use zone::Zone;
 
 /// The number of a connection, which no other has: in a PROXY header as 32 hexadecimal digits, and so in the connection log.

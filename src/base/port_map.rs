@@ -27,6 +27,11 @@ impl<K: Hash + Eq, V, S: BuildHasher + Default> PortMap<K, V, S> {
         self.overlapping(key, only).next().map(|(_, value)| value)
     }
 
+    /// All values, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.values().flatten().map(|(_, value)| value)
+    }
+
     /// The ranges of a key that have a port of this one, in order, with their values.
     pub fn overlapping<'a>(
         &'a self,

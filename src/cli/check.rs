@@ -10,6 +10,7 @@ use super::{
     outcome::{CommandResult, Failure},
     source_notes, target,
     text::colour_wanted,
+    xdp_memory,
 };
 use crate::{
     access::{MAX_LIST_BYTES, Networks},
@@ -170,6 +171,7 @@ pub fn notes(config: &Config, ephemeral: Option<PortRange>) -> Vec<String> {
     if services.iter().any(|service| service.nat_ports.is_some()) {
         notes.extend(few_ephemeral(config, ephemeral));
     }
+    notes.extend(xdp_memory::note(config, &services));
     notes.extend(source_notes::notes(config));
     notes.extend(check_discovery::notes(config));
     // the file may be meant for another host

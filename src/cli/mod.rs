@@ -44,6 +44,7 @@ mod table;
 mod target;
 mod text;
 mod token;
+mod xdp_memory;
 
 use std::{ffi::OsString, process::ExitCode};
 

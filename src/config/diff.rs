@@ -17,13 +17,14 @@ use super::{
 use crate::base::{BackendName, ServerName};
 
 /// Settings that a running process cannot change.
-const NEEDS_RESTART: [(&str, &str); 8] = [
+const NEEDS_RESTART: [(&str, &str); 9] = [
     ("global", "workers"),
     ("global", "user"),
     ("global", "state_dir"),
     ("admin", "socket"),
     ("admin", "allow_config_writes"),
     ("packet", "engine"),
+    ("packet", "xdp_mode"),
     ("packet", "workers"),
     ("packet", "max_flows"),
 ];

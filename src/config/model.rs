@@ -10,7 +10,7 @@ use std::{
 };
 
 pub use super::connection_log::{AccessLog, LogFormat};
-pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient};
+pub use super::packet_modes::{DsrMethod, EngineChoice, PacketModes, PortsPerClient, XdpMode};
 use super::{
     acme::Acme,
     admin::Admin,

@@ -9,6 +9,8 @@ use crate::base::PortRanges;
 pub struct PacketModes {
     /// `engine`, default auto.
     pub engine: EngineChoice,
+    /// `xdp_mode`, default auto.
+    pub xdp_mode: XdpMode,
     /// `workers`, in threads; `None` means one for each CPU the process may use.
     pub workers: Option<NonZeroU32>,
     /// `max_flows`: flows of both modes together, at most. Default 1,048,576, or 0.3.5's
@@ -81,10 +83,21 @@ impl std::fmt::Display for PortsPerClient {
 pub enum EngineChoice {
     /// The best that works here.
     Auto,
-    /// eBPF at the interface: not in this version.
+    /// eBPF at the interface, and AF_PACKET sockets for what it leaves to them.
     Xdp,
     /// AF_PACKET sockets.
     Raw,
+}
+
+/// `xdp_mode`: where the XDP program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum XdpMode {
+    /// In the driver; where that cannot be or is no use, behind it; else nowhere.
+    Auto,
+    /// In the driver, or nowhere.
+    Native,
+    /// Behind the driver, or nowhere: slower, and every driver has it.
+    Generic,
 }
 
 /// `dsr_method` of a backend: how its servers come to answer with the VIP as source address.

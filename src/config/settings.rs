@@ -135,6 +135,7 @@ pub fn stats(stats: &Stats) -> Settings {
 pub fn packet(packet: &PacketModes) -> Settings {
     let PacketModes {
         engine,
+        xdp_mode,
         workers,
         max_flows,
         nat_ports,
@@ -147,6 +148,7 @@ pub fn packet(packet: &PacketModes) -> Settings {
     let unset = || Setting::Unset("the default");
     vec![
         ("engine", text(engine.label())),
+        ("xdp_mode", text(xdp_mode.label())),
         ("workers", workers.map_or_else(|| text("auto"), set)),
         ("max_flows", set(*max_flows)),
         ("nat_ports", text(&nat_ports.to_string())),

@@ -8,7 +8,7 @@ use super::{
     discovery::OnFailure,
     discovery_source::DiscoveryKind,
     families::Families,
-    model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
+    model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown, XdpMode},
     named_server::Resolve,
     otlp::Compression,
     platforms::KubernetesVia,
@@ -74,6 +74,7 @@ words!(Facility {
 });
 words!(Mode { Proxy = "proxy", Passthrough = "passthrough", Dsr = "dsr" });
 words!(EngineChoice { Auto = "auto", Xdp = "xdp", Raw = "raw" });
+words!(XdpMode { Auto = "auto", Native = "native", Generic = "generic" });
 words!(DsrMethod { Tc = "tc", Nft = "nft", L2 = "l2" });
 words!(Algorithm {
     RoundRobin = "round_robin",

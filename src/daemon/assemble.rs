@@ -19,7 +19,7 @@ use super::{
     plane::{
         addresses::ProxiedAddresses,
         listeners::{Listeners, Predecessors},
-        packets::PacketPlane,
+        packets::{PacketPlane, PacketThreads},
         sockets::BrokerSockets,
         stats::Stats,
     },
@@ -112,15 +112,19 @@ pub fn assemble(
         saved.saved(),
         lists,
         views,
-        workers + packet_workers,
+        // the one behind the packet workers' is for who counts what a program in the kernel has done
+        workers + packet_workers + 1,
         health_tx,
         started,
     );
     saved.restored(state.pools());
     let snapshots = Arc::clone(state.published());
     let packets = PacketPlane::start(
-        packet_workers,
-        workers,
+        PacketThreads {
+            workers: packet_workers,
+            first_shard: workers,
+            engine: startup_config.packet.engine,
+        },
         record,
         broker.clone(),
         Arc::clone(&snapshots),

@@ -117,11 +117,12 @@ impl Control {
     /// Puts a snapshot of what is known now in effect, and does what follows from it.
     pub fn publish(&mut self) {
         let Published { built, to_close } = self.state.publish(Instant::now());
-        self.publish_status();
-        self.hooks.published(&built, &self.state.config().hooks);
         if built.concerns_packets {
             self.packets.snapshot_changed();
         }
+        // what it tells is in effect
+        self.publish_status();
+        self.hooks.published(&built, &self.state.config().hooks);
         // whoever waits for room looks again: a limit may be higher, a server may be back
         built.wake_queues();
         if !to_close.is_empty() {

@@ -90,6 +90,9 @@ impl Live for Sources {
             PacketCounts {
                 usage: report.usage,
                 packets: report.packets,
+                passed: (report.xdp.iter().flat_map(|xdp| &xdp.passes))
+                    .map(|(reason, count)| (reason.label(), *count))
+                    .collect(),
             }
         })
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     admin::{
         Status,
-        status::{Network, PacketStatus, Wait, Waiting},
+        status::{AttachStatus, Network, PacketStatus, Wait, Waiting},
         views::Phase,
     },
     base::EndpointRange,
@@ -105,16 +105,26 @@ impl Control {
     }
 
     fn packet_status(&mut self) -> Option<PacketStatus> {
-        let engine = self.packets.engine().load();
-        engine.as_ref()?;
+        let runs = self.packets.engine().load();
+        runs.as_ref()?;
         let view = self.packets.view();
+        // between its start and what its task says next
+        let starting = || (EngineChoice::Raw, Arc::from("starting"));
+        let (engine, engine_reason) = view.engine.clone().unwrap_or_else(starting);
         Some(PacketStatus {
-            engine: EngineChoice::Raw,
-            // the engine of the start: another choice needs a restart
-            engine_reason: match self.startup_config.packet.engine {
-                EngineChoice::Auto => "auto",
-                EngineChoice::Raw | EngineChoice::Xdp => "configured",
-            },
+            engine,
+            engine_reason,
+            xdp: (view.attached.iter())
+                .map(|(name, at)| {
+                    (
+                        name.clone(),
+                        AttachStatus {
+                            mode: at.mode,
+                            why: at.why.clone(),
+                        },
+                    )
+                })
+                .collect(),
             workers: self.packets.workers(),
             interfaces: view.served.keys().cloned().collect(),
             network: self.board.network(Arc::clone(&view.network_state)),

@@ -10,18 +10,27 @@
 
 pub mod network;
 pub mod raw;
+pub mod xdp;
 
-use std::{collections::BTreeSet, io, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Sender;
 
 use crate::{
     base::{Endpoint, IpServerAddr, PacketReason},
-    flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, Usage},
+    flow::{Explanation, FiveTuple, FlowInfo, Flows, Hops, TableLimits, Usage},
     snapshot::Snapshot,
 };
 use raw::RawEngine;
+use xdp::{Handed, XdpEngine, XdpReport};
 
 /// How an engine is made.
 #[derive(Debug, Clone)]
@@ -30,6 +39,8 @@ pub struct EngineSettings {
     pub workers: usize,
     /// Shard of the snapshot's counters that the first thread writes; the others follow.
     pub first_shard: usize,
+    /// When moments begin.
+    pub start: Instant,
 }
 
 /// What moves packets. Dropping it ends it.
@@ -37,6 +48,8 @@ pub struct EngineSettings {
 pub enum Engine {
     /// AF_PACKET sockets.
     Raw(RawEngine),
+    /// A program in the kernel, and the raw engine for what it leaves.
+    Xdp(XdpEngine),
 }
 
 /// What the engine has counted, and how full it is.
@@ -48,6 +61,21 @@ pub struct EngineReport {
     pub usage: Usage,
     /// Interfaces served now, by index.
     pub interfaces: Vec<u32>,
+    /// What the program of the xdp engine has done; its packets are among those above. `None`: another engine runs.
+    pub xdp: Option<XdpReport>,
+}
+
+impl EngineReport {
+    /// With what the program has done besides.
+    fn with(mut self, program: XdpReport) -> Self {
+        for (reason, count) in &mut self.packets {
+            if *reason == PacketReason::ToServer {
+                *count = count.wrapping_add(program.forwarded);
+            }
+        }
+        self.xdp = Some(program);
+        self
+    }
 }
 
 /// What a thread tells the control loop.
@@ -57,6 +85,19 @@ pub enum EngineEvent {
     InterfaceLost(u32),
     /// There are other return hops than before: [`Engine::return_clients`].
     ReturnHops,
+}
+
+/// Does something with the raw engine, whether it is the engine or the slow path of one.
+macro_rules! slow {
+    ($engine:expr, $slow:ident => $what:expr) => {
+        match $engine {
+            Self::Raw($slow) => $what,
+            Self::Xdp(xdp) => {
+                let $slow = xdp.slow();
+                $what
+            }
+        }
+    };
 }
 
 impl Engine {
@@ -75,24 +116,45 @@ impl Engine {
         RawEngine::start(settings, flows, snapshot, events, prepare).map(Self::Raw)
     }
 
+    /// Starts the xdp engine; it serves nothing yet. As [`start_raw`](Self::start_raw), with what the broker has handed over.
+    ///
+    /// # Errors
+    /// What was handed over is not what it should be, or a thread could not be started or prepared.
+    pub fn start_xdp(
+        settings: &EngineSettings,
+        limits: &TableLimits,
+        handed: Handed,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        events: Sender<EngineEvent>,
+        prepare: fn() -> io::Result<()>,
+    ) -> io::Result<Self> {
+        XdpEngine::start(settings, limits, handed, snapshot, events, prepare).map(Self::Xdp)
+    }
+
+    /// The xdp engine, if it is that.
+    #[must_use]
+    pub const fn xdp(&self) -> Option<&XdpEngine> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Xdp(xdp) => Some(xdp),
+        }
+    }
+
     /// Serves an interface with one socket for each worker, made by [`raw::socket::open`].
     pub fn add_interface(&self, ifindex: u32, sockets: Vec<OwnedFd>) {
-        match self {
-            Self::Raw(raw) => raw.add_interface(ifindex, sockets),
-        }
+        slow!(self, slow => slow.add_interface(ifindex, sockets));
     }
 
     /// Stops serving an interface: what its sockets have queued is served first.
     pub fn remove_interface(&self, ifindex: u32) {
-        match self {
-            Self::Raw(raw) => raw.remove_interface(ifindex),
-        }
+        slow!(self, slow => slow.remove_interface(ifindex));
     }
 
     /// Puts newer next hops in force.
     pub fn set_hops(&self, hops: &Hops) {
         match self {
             Self::Raw(raw) => raw.set_hops(hops),
+            Self::Xdp(xdp) => xdp.set_hops(hops),
         }
     }
 
@@ -100,64 +162,66 @@ impl Engine {
     pub fn snapshot_changed(&self) {
         match self {
             Self::Raw(raw) => raw.snapshot_changed(),
+            Self::Xdp(xdp) => xdp.snapshot_changed(),
+        }
+    }
+
+    /// Resolves when new flows are decided by all that has been put in force so far. A worker of the slow path takes it with
+    /// its next packets by itself.
+    pub fn applied(&self) -> impl Future<Output = ()> + Send + use<> {
+        let applied = self.xdp().map(XdpEngine::applied);
+        async move {
+            if let Some(applied) = applied {
+                applied.await;
+            }
         }
     }
 
     /// Counters and table sizes.
     #[must_use]
     pub fn report(&self) -> EngineReport {
-        match self {
-            Self::Raw(raw) => raw.report(),
+        let report = slow!(self, slow => slow.report());
+        match self.xdp() {
+            Some(xdp) => report.with(xdp.report()),
+            None => report,
         }
     }
 
     /// Where a 5-tuple would go.
     #[must_use]
     pub fn explain(&self, tuple: &FiveTuple) -> Explanation {
-        match self {
-            Self::Raw(raw) => raw.explain(tuple),
-        }
+        slow!(self, slow => slow.explain(tuple))
     }
 
     /// Flows that match, `limit` at most, and how many match in all.
     #[must_use]
     pub fn flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool, limit: usize) -> (u64, Vec<FlowInfo>) {
-        match self {
-            Self::Raw(raw) => raw.flows(wanted, limit),
-        }
+        slow!(self, slow => slow.flows(wanted, limit))
     }
 
     /// Closes passthrough flows that match, and counts them. Takes its time: it walks through all flows.
     #[must_use]
     pub fn close_flows(&self, wanted: &dyn Fn(&FlowInfo) -> bool) -> u64 {
-        match self {
-            Self::Raw(raw) => raw.close_flows(wanted),
-        }
+        slow!(self, slow => slow.close_flows(wanted))
     }
 
     /// How many live flows of either mode have a 5-tuple that is wanted; closing ones do not count.
     #[must_use]
     pub fn count_flows(&self, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64 {
-        match self {
-            Self::Raw(raw) => raw.count_flows(wanted),
-        }
+        slow!(self, slow => slow.count_flows(wanted))
     }
 
     /// One client behind each return hop: their next hops are to be in [`Hops::clients`].
     #[must_use]
     pub fn return_clients(&self) -> BTreeSet<IpAddr> {
-        match self {
-            Self::Raw(raw) => raw.return_clients(),
-        }
+        slow!(self, slow => slow.return_clients())
     }
 
     /// What flows still need although the configuration may not have it any more; see
     /// [`crate::flow::Flows::in_use`].
     #[must_use]
     pub fn in_use(&self) -> BTreeSet<(Endpoint, IpServerAddr)> {
-        match self {
-            Self::Raw(raw) => raw.in_use(),
-        }
+        slow!(self, slow => slow.in_use())
     }
 
     /// Whether every thread answers within the time. Blocks so long at most.
@@ -165,6 +229,7 @@ impl Engine {
     pub fn is_alive(&self, limit: Duration) -> bool {
         match self {
             Self::Raw(raw) => raw.is_alive(limit),
+            Self::Xdp(xdp) => xdp.is_alive(limit),
         }
     }
 
@@ -172,6 +237,7 @@ impl Engine {
     pub fn stop(&self) {
         match self {
             Self::Raw(raw) => raw.stop(),
+            Self::Xdp(xdp) => xdp.stop(),
         }
     }
 }

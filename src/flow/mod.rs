@@ -29,6 +29,7 @@
 
 mod counters;
 mod dsr;
+mod dsr_services;
 mod errors;
 mod explain;
 mod fragments;
@@ -53,15 +54,16 @@ mod tcp_state;
 mod ways;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use counters::{PacketCounters, ReasonCounters};
+pub use dsr_services::DsrService;
 pub use hops::{Hop, HopNumber, Hops, Interface, Resolution, ReturnLink};
 pub use memory::MemoryStore;
 pub use path::Path;
-pub use services::Services;
+pub use services::{FlowTarget, SeenElsewhere, Services};
 pub use store::FlowStore;
 
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, time::Duration};
@@ -74,6 +76,19 @@ use crate::{
     },
 };
 use fragments::FragmentTable;
+
+/// What a store of flows is made with that keeps them elsewhere.
+pub(crate) mod stored {
+    pub use super::{
+        handshake::{HandshakeWatch, Seen},
+        key::Key,
+        returns::{ReturnHops, ReturnOrigin},
+        segment::{SegmentKind, Side},
+        shares::PortShares,
+        store::{Admission, Beginning, DsrEntry, FlowEntry, NewFlow, Visit, Visitor},
+        tcp_state::{Ending, TcpState},
+    };
+}
 
 /// A moment, in milliseconds since the engine started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -330,6 +345,12 @@ impl Flows {
 }
 
 impl<S: FlowStore> Flows<S> {
+    /// Where its flows are.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
     /// Flows in a store, for so many workers. The seed makes the fragments' hash function one that nobody outside can aim
     /// at.
     #[must_use]

@@ -1,5 +1,7 @@
 //! What is served, by VIP, protocol and port: made of a snapshot for the packet path.
 
+mod counts;
+
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
@@ -12,15 +14,17 @@ use crate::{
     access::FrontendAccess,
     balance::{Balancer, Pick, PickState},
     base::{
-        AccessReason, FrontendName, Handshake, IpServerAddr, ListenRange, PacketReason, PortMap, PortRanges,
-        Protocol, ServerDrop, ServerKey, ServerState, WorkerId,
+        AccessReason, FrontendName, IpServerAddr, ListenRange, PacketReason, PortMap, PortRanges, Protocol,
+        ServerKey, ServerState, WorkerId,
     },
     config::{DsrMethod, Mode, PortsPerClient},
     snapshot::{
         FrontendView, ServerView, Snapshot,
-        live::{BackendStats, FrontendStats, ServerStats, StatsShard},
+        live::{BackendStats, FrontendStats, ServerStats},
     },
 };
+
+pub use counts::SeenElsewhere;
 
 /// UDP flows without a configured time.
 const UDP_IDLE: Duration = Duration::from_secs(60);
@@ -69,17 +73,19 @@ pub(super) enum ForwardMode {
 #[derive(Debug)]
 pub(super) struct Service {
     pub mode: ForwardMode,
-    range: ListenRange,
+    pub range: ListenRange,
     /// What it was made of.
-    view: Arc<FrontendView>,
+    pub view: Arc<FrontendView>,
     /// By the index of the server in its backend; `None`: of another family than the VIP.
-    targets: Vec<Option<Arc<FlowTarget>>>,
+    pub targets: Vec<Option<Arc<FlowTarget>>>,
 }
 
 /// A server behind a VIP, as one generation knows it: what a flow points at.
 #[derive(Debug)]
 pub struct FlowTarget {
+    /// The frontend of the VIP.
     pub frontend: FrontendName,
+    /// The server's name.
     pub server: ServerKey,
     /// The server's address.
     pub ip: IpAddr,
@@ -87,6 +93,7 @@ pub struct FlowTarget {
     shift: u16,
     /// In DSR, whether packets to it keep their addresses, for it has the VIP itself (`dsr_method = "l2"`).
     pub has_vip: bool,
+    /// The server's state.
     pub state: ServerState,
     idle: Duration,
     /// Half of the NAT ports that there are towards it, towards all ports of a range together.
@@ -185,6 +192,11 @@ impl Services {
         self.by_range.at(&address, addr.port())
     }
 
+    /// Every service, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_vip.values().chain(self.by_range.values())
+    }
+
     /// What is served at the first of these.
     fn of(&self, protocol: Protocol, range: ListenRange) -> Option<&Arc<Service>> {
         self.at(protocol, range.first().0)
@@ -195,8 +207,14 @@ impl Services {
         self.addresses.contains(&ip)
     }
 
+    /// The addresses at which anything is served.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().copied()
+    }
+
     /// `nat_ports`.
-    pub(super) const fn nat_ports(&self) -> PortRanges {
+    #[must_use]
+    pub const fn nat_ports(&self) -> PortRanges {
         self.nat_ports
     }
 
@@ -207,7 +225,7 @@ impl Services {
 
     /// Compares a flow's server with these services, once for each generation. What is configured no more stays as it
     /// was: its flows live on.
-    pub(super) fn renew_target(&self, key: &Key, target: &mut Arc<FlowTarget>, generation: &mut u64) {
+    pub fn renew_target(&self, key: &Key, target: &mut Arc<FlowTarget>, generation: &mut u64) {
         // a worker that has older services still must not undo it
         if *generation < self.generation {
             *generation = self.generation;
@@ -378,6 +396,18 @@ impl FlowTarget {
         life.lifetime(self.idle, self.is_scarce())
     }
 
+    /// How far its ports are above the VIP's, counted round at 65,536.
+    #[must_use]
+    pub const fn shift(&self) -> u16 {
+        self.shift
+    }
+
+    /// How long an open flow is remembered after its last packet.
+    #[must_use]
+    pub const fn idle(&self) -> Duration {
+        self.idle
+    }
+
     /// Whether half of the NAT ports towards it are claimed.
     fn is_scarce(&self) -> bool {
         self.server_live.nat_ports.load(Relaxed) > self.half_of_ports
@@ -407,58 +437,6 @@ impl FlowTarget {
     pub fn release_port(&self) {
         // the server may have been configured anew meanwhile, and count from 0
         let _ = (self.server_live.nat_ports).fetch_update(Relaxed, Relaxed, |claimed| claimed.checked_sub(1));
-    }
-
-    fn shards(&self, worker: WorkerId) -> [&StatsShard; 3] {
-        [
-            self.frontend_live.counters.shard(worker),
-            self.backend_live.counters.shard(worker),
-            self.server_live.counters.shard(worker),
-        ]
-    }
-
-    /// Counts a new flow. Each worker counts in shards of its own.
-    pub fn count_opened(&self, worker: WorkerId) {
-        for shard in self.shards(worker) {
-            shard.opened.add(1);
-        }
-    }
-
-    /// Counts a flow that has ended, whichever worker has counted it as opened.
-    pub fn count_closed(&self, worker: WorkerId) {
-        for shard in self.shards(worker) {
-            shard.closed.add(1);
-        }
-    }
-
-    /// Counts how a handshake with the server goes.
-    pub fn count_handshake(&self, worker: WorkerId, handshake: Handshake) {
-        let shard = self.server_live.counters.shard(worker);
-        if let Some(counter) = shard.handshakes.get(handshake as usize) {
-            counter.add(1);
-        }
-    }
-
-    /// Counts a packet that cannot leave for the server, where that depends on the server.
-    pub fn count_drop(&self, worker: WorkerId, reason: PacketReason) {
-        let shard = self.server_live.counters.shard(worker);
-        if let Some(counter) = ServerDrop::of(reason).and_then(|drop| shard.dropped.get(drop as usize)) {
-            counter.add(1);
-        }
-    }
-
-    /// Counts bytes of IP packets towards the server.
-    pub fn count_in(&self, worker: WorkerId, bytes: usize) {
-        for shard in self.shards(worker) {
-            shard.bytes_in.add(bytes as u64);
-        }
-    }
-
-    /// Counts bytes of IP packets towards the client.
-    pub fn count_out(&self, worker: WorkerId, bytes: usize) {
-        for shard in self.shards(worker) {
-            shard.bytes_out.add(bytes as u64);
-        }
     }
 }
 

@@ -29,6 +29,16 @@ pub enum Visit<R> {
     Remove(R),
 }
 
+impl<R> Visit<R> {
+    /// The same with another result.
+    pub fn map<T>(self, with: impl FnOnce(R) -> T) -> Visit<T> {
+        match self {
+            Self::Keep(result) => Visit::Keep(with(result)),
+            Self::Remove(result) => Visit::Remove(with(result)),
+        }
+    }
+}
+
 /// Who looks, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Visitor {
@@ -134,7 +144,7 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
     /// What it has of a passthrough flow.
     type Nat: NatEntry;
     /// What it has of a DSR flow.
-    type Dsr: DsrEntry;
+    type Dsr: DsrEntry + ?Sized;
 
     /// Looks at a live passthrough flow under its lock, and ends it if `look` says so; `None` if there is none.
     fn visit_nat<R>(

@@ -8,10 +8,9 @@ use std::{
     time::Instant,
 };
 
-use caps::{Capability, errors::CapsError};
-
 use super::{
     ListenerRef, Parser, Policy, Target, What,
+    confine::{ConfineError, confine},
     files::Files,
     logs,
     message::{MAX_SERVICES_BYTES, Outcome, Reply, Request, Verb, decode, encode},
@@ -20,33 +19,17 @@ use super::{
     rules_news::RulesNews,
     runner::Link,
     socket_files::{self, SocketFiles},
-    switch::{SwitchError, switch_to},
     write::{self, ConfigWrite, Writes},
 };
 use crate::{
     base::{Protocol, SocketKind, SocketPath, Zone},
     config::{Options, PacketService, Source},
     sys::{
-        capability,
         config_file::FileIdentity,
-        fdpass, ids, listener, memfd, process, readiness, server_socket, signals, task_status, udp_socket,
+        fdpass, ids, listener, memfd, process, readiness, server_socket, udp_socket,
         unix_stream::{self, UnixConnectError},
     },
 };
-
-/// How the process shows up in `ps`.
-const NAME: &str = "convey-broker";
-
-/// What bind, packet sockets and firewall rules need. Kept whatever the configuration says at the start: a reload may add
-/// the first port below 1024 or the first frontend in a packet mode.
-const CAPABILITIES: &[Capability] = &[
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_NET_ADMIN,
-    Capability::CAP_NET_RAW,
-];
-
-/// What iptables needs of them: lent to it while it runs.
-const LENT: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
 /// What the broker knows and holds.
 pub struct Broker {
@@ -92,21 +75,6 @@ enum Next {
     End,
 }
 
-/// The step of confining the broker that failed.
-#[derive(Debug, thiserror::Error)]
-enum ConfineError {
-    #[error(transparent)]
-    Switch(#[from] SwitchError),
-    #[error("{0}: {1}")]
-    Step(&'static str, io::Error),
-    #[error("{0}: {1}")]
-    Capabilities(&'static str, CapsError),
-    #[error("the broker still has capabilities that it dropped")]
-    Unproven,
-    #[error("the daemon is gone")]
-    Orphan,
-}
-
 impl Broker {
     /// Runs in the forked child: confines the process, says so, serves. Returns the exit status (sysexits).
     /// `daemon` is the process that it serves: its parent.
@@ -119,7 +87,8 @@ impl Broker {
             groups.sort_unstable();
             groups.dedup();
         }
-        if let Err(error) = confine(target, &groups).and_then(|()| self.follow(daemon)) {
+        let has_xdp = self.policy.has_xdp();
+        if let Err(error) = confine(target, &groups, has_xdp).and_then(|()| self.follow(daemon)) {
             // if this cannot be said either, end-of-file says enough
             let _ = reply(
                 socket.as_fd(),
@@ -177,13 +146,19 @@ impl Broker {
                 return 70;
             }
             let (outcome, fd) = match verb {
-                Verb::ServerSockets(kind) => {
-                    let (outcome, sockets) = self.server_sockets(kind);
-                    if reply(socket, number, outcome, &sockets).is_err() {
+                Verb::ServerSockets(_) | Verb::XdpLoad | Verb::XdpTables(_) => {
+                    let (outcome, several) = match verb {
+                        Verb::ServerSockets(kind) => self.server_sockets(kind),
+                        Verb::XdpTables(count) => self.packets.xdp_tables(&self.policy, count),
+                        _ => self.packets.load_xdp(&self.policy),
+                    };
+                    if reply(socket, number, outcome, &several).is_err() {
                         return 71;
                     }
                     continue;
                 }
+                Verb::XdpAttach(interface) => (self.packets.attach_xdp(&self.policy, &interface), None),
+                Verb::XdpDetach(interface) => (self.packets.detach_xdp(&interface), None),
                 Verb::InEffect(identity) => {
                     self.note_in_effect(identity);
                     (Outcome::Done, None)
@@ -449,43 +424,4 @@ fn reply(socket: BorrowedFd<'_>, number: u64, outcome: Outcome, fds: &[OwnedFd])
     let bytes = encode(&Reply { number, outcome }).map_err(io::Error::other)?;
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     fdpass::send(socket, &bytes, &fds)
-}
-
-/// Gives up everything but the capabilities that the verbs need, and checks that it is gone. Where a user is to be become, these
-/// groups stay besides.
-fn confine(target: Option<&Target>, groups: &[u32]) -> Result<(), ConfineError> {
-    let step = |name| move |error| ConfineError::Step(name, error);
-    let capabilities = |name| move |error| ConfineError::Capabilities(name, error);
-    process::set_name(NAME).map_err(step("set the process name"))?;
-    signals::ignore_termination().map_err(step("ignore signals"))?;
-    std::env::set_current_dir("/").map_err(step("change to /"))?;
-
-    let mut wanted = CAPABILITIES.to_vec();
-    capability::make_inheritable(LENT).map_err(capabilities("make capabilities inheritable"))?;
-    capability::try_clear_bounding().map_err(capabilities("empty the bounding set"))?;
-    if let Some(target) = target {
-        // root can read a configuration that only root can read, so the broker must be able to on reload
-        wanted.push(Capability::CAP_DAC_READ_SEARCH);
-        process::set_keep_capabilities(true).map_err(step("keep capabilities"))?;
-        switch_to(target, groups)?;
-        process::set_keep_capabilities(false).map_err(step("stop keeping capabilities"))?;
-    }
-    let kept = capability::keep_only(&wanted, LENT).map_err(capabilities("drop capabilities"))?;
-    process::set_no_new_privs().map_err(step("no_new_privs"))?;
-    process::set_undumpable().map_err(step("forbid core dumps"))?;
-
-    let tasks = task_status::read_self().map_err(step("read /proc/self/task"))?;
-    let proven = tasks.iter().all(|task| {
-        task.no_new_privs
-            && task.effective == kept.held
-            && task.permitted == kept.held
-            && task.inheritable == kept.inheritable
-            && task.ambient == 0
-            && target.is_none_or(|target| task.uids == [target.uid; 4] && task.gids == [target.gid; 4])
-    });
-    if proven && !tasks.is_empty() {
-        Ok(())
-    } else {
-        Err(ConfineError::Unproven)
-    }
 }

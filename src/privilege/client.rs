@@ -15,7 +15,7 @@ use tokio::{
     sync::{Notify, mpsc, oneshot},
 };
 
-use super::{BrokerError, Changed, Channel, FileRead, ListenerRef, Served, What};
+use super::{BrokerError, Changed, Channel, FileRead, ListenerRef, Served, What, XdpAttached};
 use crate::{
     base::{SocketKind, SocketPath},
     config::PacketService,
@@ -164,6 +164,38 @@ impl Client {
     pub async fn write_config(&self, before: Vec<u8>, text: Vec<u8>) -> Result<(), BrokerError> {
         self.ask(move |channel| channel.write_config(&before, &text))
             .await
+    }
+
+    /// [`Channel::xdp_load`].
+    ///
+    /// # Errors
+    /// As [`Channel::xdp_load`].
+    pub async fn xdp_load(&self) -> Result<Vec<OwnedFd>, BrokerError> {
+        self.ask(Channel::xdp_load).await
+    }
+
+    /// [`Channel::xdp_attach`].
+    ///
+    /// # Errors
+    /// As [`Channel::xdp_attach`].
+    pub async fn xdp_attach(&self, interface: Arc<str>) -> Result<XdpAttached, BrokerError> {
+        self.ask(move |channel| channel.xdp_attach(&interface)).await
+    }
+
+    /// [`Channel::xdp_detach`].
+    ///
+    /// # Errors
+    /// As [`Channel::xdp_detach`].
+    pub async fn xdp_detach(&self, interface: Arc<str>) -> Result<(), BrokerError> {
+        self.ask(move |channel| channel.xdp_detach(&interface)).await
+    }
+
+    /// [`Channel::xdp_tables`].
+    ///
+    /// # Errors
+    /// As [`Channel::xdp_tables`].
+    pub async fn xdp_tables(&self, count: u8) -> Result<Vec<OwnedFd>, BrokerError> {
+        self.ask(move |channel| channel.xdp_tables(count)).await
     }
 
     /// [`Channel::connect`].

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ListenerRef, Served, What};
+use super::{ListenerRef, Served, What, XdpAttached};
 use crate::{
     base::{Holder, PortRanges, SocketKind, SocketPath},
     config::PacketService,
@@ -16,6 +16,12 @@ const MAX_TEXT_BYTES: usize = 4096;
 
 /// Longest list of services, in bytes of JSON: enough for 200,000 servers, counted for each frontend that uses them.
 pub const MAX_SERVICES_BYTES: usize = 8 << 20;
+
+/// Maps and programs of the XDP engine that come with a reply.
+pub const XDP_DESCRIPTORS: usize = 12;
+
+/// Tables of the XDP engine that are asked for at once, at most.
+pub const MAX_TABLES: u8 = 16;
 
 /// Daemon to broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +68,14 @@ pub enum Verb {
     /// Note that the configuration that was read from a file of this identity is in effect, and what only the one before it
     /// had is over.
     InEffect(FileIdentity),
+    /// Load the program of the XDP engine with its maps; again: hand out the same once more.
+    XdpLoad,
+    /// Attach it to the interface of this name.
+    XdpAttach(String),
+    /// Detach it from the interface of this name.
+    XdpDetach(String),
+    /// Make so many tables for it, [`MAX_TABLES`] at most.
+    XdpTables(u8),
 }
 
 impl Verb {
@@ -81,7 +95,11 @@ impl Verb {
             | Self::Connect(_)
             | Self::LogFile(_)
             | Self::LogSocket(_)
-            | Self::InEffect(_) => 0,
+            | Self::InEffect(_)
+            | Self::XdpLoad
+            | Self::XdpAttach(_)
+            | Self::XdpDetach(_)
+            | Self::XdpTables(_) => 0,
         }
     }
 }
@@ -132,6 +150,12 @@ pub enum Outcome {
     Served(Served),
     /// Another process holds the packet modes of this network namespace.
     Held(Holder),
+    /// The program of the XDP engine is loaded: [`XDP_DESCRIPTORS`] of its maps and programs come with the reply.
+    XdpLoaded,
+    /// Where it is attached to an interface now.
+    XdpAttached(XdpAttached),
+    /// So many tables come with the reply.
+    XdpTables(u8),
     /// The policy does not allow it.
     Refused {
         /// Why.
@@ -163,6 +187,8 @@ impl Outcome {
         match self {
             Self::Bound | Self::Contents { .. } | Self::PacketSocket | Self::Connected | Self::LogFile => 1,
             Self::ServerSockets => SocketKind::BATCH,
+            Self::XdpLoaded => XDP_DESCRIPTORS,
+            Self::XdpTables(count) => *count as usize,
             Self::Ready
             | Self::Changed(_)
             | Self::RulesChanged
@@ -170,6 +196,7 @@ impl Outcome {
             | Self::Stale
             | Self::Served(_)
             | Self::Held(_)
+            | Self::XdpAttached(_)
             | Self::Refused { .. }
             | Self::Failed { .. }
             | Self::Unable { .. }
@@ -198,6 +225,15 @@ impl Outcome {
         Self::Held(Holder {
             config_file: holder.config_file.map(|file| shorten(&file)),
             ..holder
+        })
+    }
+
+    /// Where the program of the XDP engine is attached.
+    #[must_use]
+    pub fn xdp_attached(attached: &XdpAttached) -> Self {
+        Self::XdpAttached(XdpAttached {
+            mode: attached.mode,
+            why: shorten(&attached.why),
         })
     }
 
@@ -321,6 +357,10 @@ mod tests {
                 mark: NonZeroU32::new(7),
             }),
             Verb::InEffect(FileIdentity::of_test(1)),
+            Verb::XdpLoad,
+            Verb::XdpAttach("eth0".into()),
+            Verb::XdpDetach("größe\0".into()),
+            Verb::XdpTables(16),
         ] {
             let request = Request { number: 7, verb };
             assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
@@ -350,6 +390,8 @@ mod tests {
             r#"{"number":1,"verb":{"release_socket":"/run/web.sock"}}"#,
             r#"{"number":1,"verb":{"release_socket":"unix:/run/../etc/passwd"}}"#,
             r#"{"number":1,"verb":{"connect":"10.0.0.1:80"}}"#,
+            r#"{"number":1,"verb":{"xdp_load":"/tmp/program.o"}}"#,
+            r#"{"number":1,"verb":{"xdp_tables":256}}"#,
             "\u{0}\u{1}\u{2}",
         ] {
             assert!(decode::<Request>(bytes.as_bytes()).is_err(), "{bytes} was taken");

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! main ── parse ── fork ─┬─ daemon: drop everything, prove it, run       (parent, MainPID)
-//!                        ├─ broker: keep three capabilities (four if root), serve verbs                (child)
+//!                        ├─ broker: keep three capabilities (four if root, two more for XDP), serve verbs (child)
 //!                        └─ runner: drop everything, run the commands that the broker names ([`runner`]) (child)
 //! ```
 //!
@@ -30,6 +30,9 @@
 //! | [`log_file`](Channel::log_file), [`log_socket`](Channel::log_socket) | a `file` or a unix socket of a `connection_log`, in the configuration or in the one before that is still in effect; files are opened to be appended to |
 //! | [`write_config`](Channel::write_config) | a text in place of the configuration file, if that had `allow_config_writes` at the start and the text adds no command, interface, privileged port, unix socket or file elsewhere |
 //! | [`in_effect`](Channel::in_effect) | nothing: it takes rights away |
+//! | [`xdp_load`](Channel::xdp_load), [`xdp_tables`](Channel::xdp_tables) | the configuration has `engine = "xdp"`; the program is the one in this binary, the number of flows that of the broker's own configuration |
+//! | [`xdp_attach`](Channel::xdp_attach) | as `packet_socket` |
+//! | [`xdp_detach`](Channel::xdp_detach) | nothing: it takes away |
 //!
 //! Three ways to start, one code:
 //!
@@ -40,7 +43,8 @@
 //! | an ordinary user | has nothing to drop but the bounding set, which it cannot without CAP_SETPCAP | can bind ports from 1024 |
 //!
 //! The broker keeps these whatever the modes are, because a reload may add the first frontend in a packet mode. NET_ADMIN
-//! and NET_RAW are inheritable in it, and ambient only while it runs `iptables`.
+//! and NET_RAW are inheritable in it, and ambient only while it runs `iptables`. Where the configuration at the start has
+//! `engine = "xdp"` it keeps BPF too, and PERFMON until it has loaded the program, which without it is slower.
 //!
 //! # What this does not contain
 //!
@@ -54,6 +58,10 @@
 //!   and then receives all that the interface does. This is not held until the XDP engine brings eBPF: a locked filter
 //!   (SO_LOCK_FILTER) that reads a map of the broker's. On the threads of the packet
 //!   engine it cannot even bind a packet socket to another interface; on its other threads, which need `bind`, it can;
+//! - where the configuration has `engine = "xdp"`: holds the maps of that program but the two that say which packets are ours, so
+//!   that it sends those of the services in effect in mode `dsr` to whatever link address and by whatever attached interface it
+//!   likes, rewritten to any address; and runs the program on frames of its own making, by which it leaves no other host than it
+//!   reaches with a packet socket. It makes, loads and attaches nothing;
 //! - makes TCP and UDP connections to anywhere, as a load balancer must, and listens on ports from 1024;
 //! - connects to any unix socket at a path that its user may write to, whether a server is there or not: landlock has no rule
 //!   for that. A user that is put in the group of a server's socket can reach whatever else that group can;
@@ -103,8 +111,10 @@ mod archive;
 mod broker;
 mod channel;
 mod client;
+mod confine;
 mod drop;
 mod files;
+mod kernel;
 mod log_places;
 mod logs;
 mod message;
@@ -122,17 +132,12 @@ mod target;
 mod tests;
 mod write;
 
-use std::{
-    io,
-    os::fd::{BorrowedFd, OwnedFd},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use crate::{
     access::MAX_LIST_BYTES,
-    base::{FrontendName, Holder, ListenerId, NetworkListName, PortRanges},
-    config::{Config, Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, PacketService, Source},
+    base::{FrontendName, Holder, ListenerId, NetworkListName},
+    config::{Diagnostic, Loaded, MAX_CONFIG_BYTES, Options, Source},
 };
 
 pub use archive::{ArchiveError, ArchivedFile, read as read_archive};
@@ -140,6 +145,8 @@ pub use channel::{Changed, Channel, FileRead};
 pub(crate) use client::{BrokerNews, Client, News};
 pub use drop::{DropError, Proof, drop_privileges, prove};
 pub(crate) use files::LOOK;
+pub use kernel::{ClaimError, KernelOps, NoPacketModes, Served, XdpAttached, XdpInterface};
+pub use message::{MAX_TABLES, XDP_DESCRIPTORS};
 pub(crate) use policy::Policy;
 pub use sandbox::Sandbox;
 pub use start::{Children, ForkError, Start};
@@ -147,77 +154,6 @@ pub use target::{Target, TargetError, resolve_target};
 
 /// How the broker makes a configuration of bytes: [`crate::config::load`].
 pub type Parser = fn(&Source, Options) -> Result<Loaded, Vec<Diagnostic>>;
-
-/// What the broker does for the packet modes, handed to it by the daemon's wiring: it defines the verbs and the policy, and
-/// knows neither firewall nor packet sockets. Called in the broker's process only.
-pub trait KernelOps {
-    /// Opens a packet socket on an interface, as `engine::raw::socket::open` does. `group` is the same for all sockets
-    /// of one interface, and another for each interface.
-    ///
-    /// # Errors
-    /// The system call that failed.
-    fn open_packet_socket(
-        &mut self,
-        ifindex: u32,
-        group: u16,
-        services: &[PacketService],
-    ) -> io::Result<OwnedFd>;
-
-    /// Replaces the filter of a packet socket.
-    ///
-    /// # Errors
-    /// The system call that failed.
-    fn refilter(&mut self, socket: BorrowedFd<'_>, services: &[PacketService]) -> io::Result<()>;
-
-    /// Takes the packet modes of this network namespace, of which one process is the holder, unless this one is already;
-    /// waits this long at most for a holder that gives them up. Where nobody could be in the way, there is nothing to do.
-    ///
-    /// # Errors
-    /// Somebody else holds them, or that cannot be found out.
-    fn claim(&mut self, _patience: Duration) -> Result<(), ClaimError> {
-        Ok(())
-    }
-
-    /// Gives the packet modes up.
-    fn release(&mut self) {}
-
-    /// What to wait for besides the daemon: when one of these is readable, [`attend`](Self::attend) is called.
-    fn events(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
-    }
-
-    /// Deals with what is readable, without waiting. Whether the firewall rules may have been changed.
-    fn attend(&mut self) -> bool {
-        false
-    }
-
-    /// The NAT ports of this host where a configuration, which was resolved with the `_assumed` ones, names none; `None`: the
-    /// stock list.
-    fn default_nat_ports(&self, _config: &Config, _assumed: Option<PortRanges>) -> Option<PortRanges> {
-        None
-    }
-
-    /// Makes firewall rules and reserved ports be those of these services.
-    ///
-    /// # Errors
-    /// What to tell the operator.
-    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String>;
-
-    /// Takes out everything that [`apply_firewall`](Self::apply_firewall) put in, going on after errors.
-    ///
-    /// # Errors
-    /// What to tell the operator.
-    fn clear_firewall(&mut self) -> Result<(), String>;
-}
-
-/// Why the packet modes cannot be claimed.
-#[derive(Debug)]
-pub enum ClaimError {
-    /// Somebody else holds them.
-    Held(Holder),
-    /// This step failed.
-    Failed(&'static str, io::Error),
-}
 
 /// Largest file about TLS, in bytes: revocation lists of large CAs have some MiB.
 pub const TLS_FILE_BYTES: usize = 16 << 20;
@@ -269,44 +205,6 @@ impl What {
             Self::CertificateDir(_) => DIRECTORY_BYTES,
             Self::DiscoveryFile(_) => DISCOVERY_FILE_BYTES,
         }
-    }
-}
-
-/// Rules are in effect for the services that were asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Served {
-    /// Whether rules had to be changed for it.
-    pub has_changed: bool,
-    /// Whether the broker tells when another program changes rules.
-    pub is_watched: bool,
-    /// What the operator should know.
-    pub warning: Option<String>,
-}
-
-/// Those of a process without packet modes: it can do nothing, and has nothing to clear.
-#[derive(Debug, Clone, Copy)]
-pub struct NoPacketModes;
-
-impl KernelOps for NoPacketModes {
-    fn open_packet_socket(&mut self, _: u32, _: u16, _: &[PacketService]) -> io::Result<OwnedFd> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn refilter(&mut self, _: BorrowedFd<'_>, _: &[PacketService]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn apply_firewall(&mut self, services: &[PacketService]) -> Result<Served, String> {
-        if services.is_empty() {
-            Ok(Served::default())
-        } else {
-            Err("this process has no packet modes".into())
-        }
-    }
-
-    fn clear_firewall(&mut self) -> Result<(), String> {
-        Ok(())
     }
 }
 

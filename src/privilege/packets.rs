@@ -1,6 +1,8 @@
 //! What the broker holds for the packet modes: a duplicate of each packet socket, so that filters can be replaced in
 //! place, and what knows rules and sockets.
 
+mod xdp;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -34,6 +36,10 @@ pub struct PacketSockets {
     next_group: u16,
     /// Whether the firewall may hold something of ours.
     is_firewall_touched: bool,
+    /// Whether the program of the XDP engine is loaded.
+    is_xdp_loaded: bool,
+    /// The interfaces that it is attached to, by name.
+    attached: BTreeMap<String, u32>,
 }
 
 /// The broker's duplicate of a packet socket.
@@ -54,6 +60,8 @@ impl PacketSockets {
             groups: BTreeMap::new(),
             next_group: u16::from_le_bytes([low, high]),
             is_firewall_touched: false,
+            is_xdp_loaded: false,
+            attached: BTreeMap::new(),
         }
     }
 
@@ -66,26 +74,7 @@ impl PacketSockets {
     }
 
     fn try_open(&mut self, policy: &Policy, name: &str) -> Result<OwnedFd, Outcome> {
-        let failed = |step: &str, e: &io::Error| Outcome::failed(step, e.raw_os_error().unwrap_or(libc::EIO));
-        let all = interfaces::list().map_err(|e| failed("list the interfaces", &e))?;
-        let Some(interface) = all.get(name) else {
-            return Err(if policy.names_interface(name) {
-                Outcome::failed(&format!("find interface {name}"), libc::ENODEV)
-            } else {
-                Outcome::refused(&format!("interface {name:?} does not exist"))
-            });
-        };
-        let routes = Routes::new().map_err(|e| failed("query the routes", &e))?;
-        let wanted = SocketRequest {
-            name,
-            index: interface.index,
-            is_loopback: interface.is_loopback,
-            addresses: &interface.addresses,
-        };
-        policy
-            .may_open(&wanted, |server| routes.egress(server))
-            .map_err(|why| Outcome::refused(&why))?;
-        self.prune(&all);
+        let interface = self.permitted(policy, name)?;
         if self.sockets.len() >= MAX_SOCKETS {
             let why = format!(
                 "{MAX_SOCKETS} packet sockets are open already, one for each worker and interface: use fewer workers \
@@ -106,6 +95,30 @@ impl PacketSockets {
             socket: duplicate,
         });
         Ok(socket)
+    }
+
+    /// The interface of this name, if the policy allows packets to be taken there.
+    fn permitted(&mut self, policy: &Policy, name: &str) -> Result<Interface, Outcome> {
+        let mut all = interfaces::list().map_err(|e| failed("list the interfaces", &e))?;
+        let Some(interface) = all.get(name) else {
+            return Err(if policy.names_interface(name) {
+                Outcome::failed(&format!("find interface {name}"), libc::ENODEV)
+            } else {
+                Outcome::refused(&format!("interface {name:?} does not exist"))
+            });
+        };
+        let routes = Routes::new().map_err(|e| failed("query the routes", &e))?;
+        let wanted = SocketRequest {
+            name,
+            index: interface.index,
+            is_loopback: interface.is_loopback,
+            addresses: &interface.addresses,
+        };
+        policy
+            .may_open(&wanted, |server| routes.egress(server))
+            .map_err(|why| Outcome::refused(&why))?;
+        self.prune(&all);
+        Ok(all.remove(name).unwrap_or_default())
     }
 
     /// Forgets the sockets of an interface. Those that are opened there later get a group of their own, whoever still
@@ -170,8 +183,24 @@ impl PacketSockets {
         }
     }
 
-    /// Rules first: a packet that a filter admits must not reach the kernel's own stack too.
+    /// Rules first: a packet that a filter admits must not reach the kernel's own stack too. What the XDP program decides is
+    /// always within both: it passes on what it does not decide itself.
     fn put_in_force(&mut self, services: &[PacketService], filters_too: bool) -> Result<Served, String> {
+        self.kernel.narrow_xdp(services)?;
+        let mut served = self.put_rules_in_force(services, filters_too)?;
+        let warning = self.kernel.widen_xdp(services)?;
+        served.warning = match (served.warning.take(), warning) {
+            (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+            (one, other) => one.or(other),
+        };
+        Ok(served)
+    }
+
+    fn put_rules_in_force(
+        &mut self,
+        services: &[PacketService],
+        filters_too: bool,
+    ) -> Result<Served, String> {
         self.is_firewall_touched = true;
         let served = capability::with_ambient(|| self.kernel.apply_firewall(services))
             .map_err(|e| format!("lend capabilities to iptables: {e}"))??;
@@ -203,16 +232,24 @@ impl PacketSockets {
         self.kernel.attend()
     }
 
-    /// Takes out the firewall rules, at the end. Nobody is left who could be told of an error.
+    /// Detaches the XDP program and takes out the firewall rules, at the end. Nobody is left who could be told of an error.
     pub fn clear(&mut self) {
+        for (_, ifindex) in std::mem::take(&mut self.attached) {
+            self.kernel.detach_xdp(ifindex);
+        }
         if self.is_firewall_touched {
             let _ = capability::with_ambient(|| self.kernel.clear_firewall());
         }
     }
 
-    /// Drops the sockets of interfaces that have vanished.
+    /// Drops the sockets of interfaces that have vanished, and what is attached there.
     fn prune(&mut self, all: &BTreeMap<String, Interface>) {
         let exists = |index| all.values().any(|interface| interface.index == index);
+        let gone = self.attached.values().copied().filter(|index| !exists(*index));
+        for ifindex in gone.collect::<Vec<_>>() {
+            self.kernel.detach_xdp(ifindex);
+        }
+        self.attached.retain(|_, index| exists(*index));
         self.sockets.retain(|held| exists(held.index));
         self.groups.retain(|index, _| exists(*index));
     }
@@ -229,4 +266,8 @@ impl PacketSockets {
         self.groups.insert(index, group);
         group
     }
+}
+
+fn failed(step: &str, error: &io::Error) -> Outcome {
+    Outcome::failed(step, error.raw_os_error().unwrap_or(libc::EIO))
 }

@@ -16,7 +16,7 @@ use crate::{
         EndpointRange, FrontendName, IpServerAddr, ListenAddr, ListenerId, PeerTimeouts, PortRanges,
         Protocol, SocketKind, SocketOptions, SocketPath, SocketRights,
     },
-    config::{Config, Mode, PacketService, ServerRules},
+    config::{Config, Mode, PacketService, ServerRules, model::EngineChoice},
 };
 
 /// The rules of one configuration.
@@ -135,6 +135,12 @@ impl Policy {
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether packets are moved by the XDP engine.
+    #[must_use]
+    pub fn has_xdp(&self) -> bool {
+        self.config.packet.engine == EngineChoice::Xdp
     }
 
     /// Whether sources of servers are asked at unix sockets.

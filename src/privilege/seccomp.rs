@@ -132,6 +132,20 @@ const LOAD_NUMBER: u16 = 0x20;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
 
+/// Commands of bpf(2) (include/uapi/linux/bpf.h) for maps and programs that are there: their elements, one or many, test runs,
+/// and what they are. None that makes, loads or attaches anything, or finds what others have.
+const BPF: &[c_int] = &[
+    1,  // BPF_MAP_LOOKUP_ELEM
+    2,  // BPF_MAP_UPDATE_ELEM
+    3,  // BPF_MAP_DELETE_ELEM
+    4,  // BPF_MAP_GET_NEXT_KEY
+    10, // BPF_PROG_TEST_RUN
+    15, // BPF_OBJ_GET_INFO_BY_FD
+    24, // BPF_MAP_LOOKUP_BATCH
+    26, // BPF_MAP_UPDATE_BATCH
+    27, // BPF_MAP_DELETE_BATCH
+];
+
 /// Flags of clone that make a namespace.
 const NAMESPACES: &[c_int] = &[
     libc::CLONE_NEWNS,
@@ -270,6 +284,7 @@ fn allowed() -> Result<SyscallRules, BackendError> {
         (libc::SYS_socket, sockets()?),
         (libc::SYS_socketpair, one_of(0, [number(libc::AF_UNIX)])?),
         (libc::SYS_setsockopt, options()?),
+        (libc::SYS_bpf, one_of(0, BPF.iter().copied().map(number))?),
     ]);
     Ok(rules)
 }

@@ -11,7 +11,7 @@ use crate::{
     config::{
         AccessLog, Admin, Algorithm, Backend, Config, ConnectionLog, ConnectionRates, DsrMethod,
         EngineChoice, Frontend, Global, Hooks, LogFormat, LogLevel, Mode, OnDown, PacketModes,
-        PortsPerClient, Routing, Server, SourceAddress,
+        PortsPerClient, Routing, Server, SourceAddress, XdpMode,
     },
 };
 
@@ -124,6 +124,7 @@ pub(crate) fn config(servers: &[(&str, u16, u16)]) -> Config {
         otlp: None,
         packet: PacketModes {
             engine: EngineChoice::Auto,
+            xdp_mode: XdpMode::Auto,
             workers: None,
             max_flows: NonZeroU32::MAX,
             nat_ports: PortRanges::STOCK,

@@ -55,6 +55,17 @@ pub fn keep_only(wanted: &[Capability], inheritable: &[Capability]) -> Result<Ke
     })
 }
 
+/// Gives up a capability, whether it is there or not. The bounding set stays.
+///
+/// # Errors
+/// The kernel refused, which it never does when capabilities are given up.
+pub fn give_up(cap: Capability) -> Result<(), CapsError> {
+    caps::drop(None, CapSet::Ambient, cap)?;
+    caps::drop(None, CapSet::Inheritable, cap)?;
+    caps::drop(None, CapSet::Effective, cap)?;
+    caps::drop(None, CapSet::Permitted, cap)
+}
+
 /// What [`keep_only`] left, a bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {

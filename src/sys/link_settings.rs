@@ -9,6 +9,8 @@ use nix::{
 
 /// ETHTOOL_GFLAGS of linux/ethtool.h.
 const GET_FLAGS: u32 = 0x25;
+/// ETHTOOL_GDRVINFO of linux/ethtool.h.
+const GET_DRIVER: u32 = 0x3;
 /// ETH_FLAG_LRO of linux/ethtool.h.
 const FLAG_LRO: u32 = 1 << 15;
 
@@ -17,6 +19,14 @@ const FLAG_LRO: u32 = 1 << 15;
 struct EthtoolValue {
     cmd: u32,
     data: u32,
+}
+
+/// The beginning of `struct ethtool_drvinfo` of linux/ethtool.h, and room for the rest of its 196 bytes.
+#[repr(C)]
+struct EthtoolDriver {
+    cmd: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
 }
 
 /// The MTU of an interface, in bytes.
@@ -44,6 +54,23 @@ pub fn has_lro(interface: &str) -> io::Result<bool> {
     request.ifr_ifru.ifru_data = (&raw mut value).cast::<c_char>();
     ask(libc::SIOCETHTOOL, &mut request)?;
     Ok(value.data & FLAG_LRO != 0)
+}
+
+/// The name of an interface's driver, such as `virtio_net` or `veth`.
+///
+/// # Errors
+/// There is no such interface, or its driver does not say.
+pub fn driver(interface: &str) -> io::Result<String> {
+    let mut info = EthtoolDriver {
+        cmd: GET_DRIVER,
+        driver: [0; 32],
+        rest: [0; 160],
+    };
+    let mut request = named(interface)?;
+    request.ifr_ifru.ifru_data = (&raw mut info).cast::<c_char>();
+    ask(libc::SIOCETHTOOL, &mut request)?;
+    let name = info.driver.iter().take_while(|byte| **byte != 0).copied();
+    Ok(String::from_utf8_lossy(&name.collect::<Vec<u8>>()).into_owned())
 }
 
 fn named(interface: &str) -> io::Result<libc::ifreq> {
@@ -81,7 +108,10 @@ mod tests {
         assert!(mtu("lo").unwrap() >= 1_500);
         assert!(!has_lro("lo").unwrap());
         for name in ["", "no-such-device", "a-name-that-is-longer-than-any"] {
-            assert!(mtu(name).is_err() && has_lro(name).is_err(), "{name}");
+            assert!(
+                mtu(name).is_err() && has_lro(name).is_err() && driver(name).is_err(),
+                "{name}"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@
     reason = "this is the one place for it; every block says why it is sound"
 )]
 
+pub mod bpf;
 pub mod calls;
 pub mod capability;
 pub(crate) mod clock;

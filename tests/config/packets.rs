@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use convey::{
     base::{Endpoint, PortRanges, Protocol},
-    config::{self, Algorithm, Config, DsrMethod, EngineChoice, Mode, Options},
+    config::{self, Algorithm, Config, DsrMethod, EngineChoice, Mode, Options, XdpMode},
 };
 use libtest_mimic::{Failed, Trial};
 
@@ -65,6 +65,7 @@ fn defaults() -> Outcome {
     let config = config_of(&site("mode = \"passthrough\"", ""))?;
     let packet = &config.packet;
     same(packet.engine, EngineChoice::Auto)?;
+    same(packet.xdp_mode, XdpMode::Auto)?;
     same(packet.workers, None)?;
     same(packet.max_flows, number(1 << 20))?;
     same(packet.nat_ports, PortRanges::STOCK)?;

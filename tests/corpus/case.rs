@@ -123,7 +123,8 @@ impl Player<'_> {
     fn apply(&mut self) {
         let snapshot = self.world.snapshot();
         self.live.add(&snapshot);
-        self.engine.apply(&snapshot, &self.world.hops);
+        let services = self.world.config.packet_services();
+        self.engine.apply(&snapshot, &self.world.hops, &services);
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Wrong> {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use convey::{
     base::{PacketReason, WorkerId},
+    config::PacketService,
     flow::{Flows, Hops, Moment, PacketCounters, Path, ReasonCounters, Services, TableLimits, Verdict},
     packet::{Frame, HEADROOM, Offload},
     snapshot::Snapshot,
@@ -12,7 +13,7 @@ use convey::{
 /// What decides about frames.
 pub trait Engine {
     /// Puts a newer picture in force.
-    fn apply(&mut self, snapshot: &Snapshot, hops: &Hops);
+    fn apply(&mut self, snapshot: &Snapshot, hops: &Hops, services: &[PacketService]);
     /// Time passes, and what has expired is forgotten.
     fn wait(&mut self, time: Duration);
     /// A frame comes in by an interface.
@@ -60,8 +61,15 @@ impl Pure {
     }
 }
 
+impl Pure {
+    /// It is now this moment.
+    pub fn go_to(&mut self, now: Moment) {
+        self.now = now;
+    }
+}
+
 impl Engine for Pure {
-    fn apply(&mut self, snapshot: &Snapshot, hops: &Hops) {
+    fn apply(&mut self, snapshot: &Snapshot, hops: &Hops, _: &[PacketService]) {
         self.path
             .set_services(Arc::new(Services::build(snapshot, &Services::default())));
         self.path.set_hops(Arc::new(hops.clone()));

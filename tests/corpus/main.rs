@@ -1,7 +1,8 @@
 //! The packet corpus: packet in, verdict and packets out, one English line a case (DESIGN §9.2).
 //!
 //! Cases are data: `cases/*.toml`, in the worlds of `worlds.toml`, packets in the words of [`words`]. Nothing in them
-//! depends on how packets are moved: another engine plays them by implementing [`engine::Engine`].
+//! depends on how packets are moved: the pure path plays them, and the program of the xdp engine with its slow path, which
+//! takes root.
 //!
 //! ```toml
 //! [[case]]
@@ -35,18 +36,21 @@
 //! up.
 
 mod case;
+mod differential;
 mod engine;
 mod expect;
+mod kernel;
 mod numbering;
 mod words;
 mod world;
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, process::Command, sync::Arc};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use case::File;
-use engine::{Engine, Pure};
+use engine::Pure;
+use kernel::Kernel;
 use world::Worlds;
 
 fn main() -> io::Result<()> {
@@ -58,7 +62,11 @@ fn main() -> io::Result<()> {
         .collect::<io::Result<Vec<_>>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();
-    let mut trials = Vec::new();
+    let cannot = prepare_network();
+    if let Some(why) = &cannot {
+        eprintln!("SKIPPED: the cases cannot be played by the program in the kernel: {why}");
+    }
+    let (mut trials, mut in_kernel) = (Vec::new(), Vec::new());
     for path in &paths {
         let file: File = read(path)?;
         let kind = path
@@ -67,11 +75,19 @@ fn main() -> io::Result<()> {
             .to_string_lossy()
             .into_owned();
         for case in file.case {
-            let worlds = Arc::clone(&worlds);
+            let case = Arc::new(case);
+            let (pure, all) = (Arc::clone(&case), Arc::clone(&worlds));
+            let run = move || {
+                case::run(&pure, &all, |max_flows| Box::new(Pure::new(max_flows))).map_err(Failed::from)
+            };
+            trials.push(Trial::test(case.what.clone(), run).with_kind(kind.clone()));
+            let all = Arc::clone(&worlds);
             let name = case.what.clone();
-            let engine = |max_flows| Box::new(Pure::new(max_flows)) as Box<dyn Engine>;
-            let run = move || case::run(&case, &worlds, engine).map_err(Failed::from);
-            trials.push(Trial::test(name, run).with_kind(kind.clone()));
+            let run = move || {
+                case::run(&case, &all, |max_flows| Box::new(Kernel::new(max_flows))).map_err(Failed::from)
+            };
+            let trial = Trial::test(name, run).with_kind(format!("{kind}, xdp"));
+            in_kernel.push(trial.with_ignored_flag(cannot.is_some()));
         }
     }
     trials.push(Trial::test(
@@ -89,7 +105,36 @@ fn main() -> io::Result<()> {
             }
         },
     ));
+    for world in ["many", "many_seeded"] {
+        let worlds = Arc::clone(&worlds);
+        let name = format!("random packets of the world {world} meet with the same by program and by path");
+        let run = move || differential::run(&worlds, world).map_err(Failed::from);
+        in_kernel.push(
+            Trial::test(name, run)
+                .with_kind("xdp")
+                .with_ignored_flag(cannot.is_some()),
+        );
+    }
+    trials.extend(in_kernel);
     libtest_mimic::run(&args, trials).exit()
+}
+
+/// Goes to a network namespace with an interface of each index that the cases use: 1 is the loopback's. Why that cannot be.
+fn prepare_network() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("it takes root".to_owned());
+    }
+    if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+        return Some(format!("no network namespace: {error}"));
+    }
+    let made = Command::new("ip")
+        .args(["link", "add", "servers", "index", "2", "type", "bridge"])
+        .status();
+    match made {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("ip link add: {status}")),
+        Err(error) => Some(format!("ip: {error}")),
+    }
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T> {

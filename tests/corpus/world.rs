@@ -55,7 +55,7 @@ pub struct HopText {
 }
 
 /// A change of the world.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// `BACKEND/SERVER`, or a variable that holds a server's address.

@@ -4,6 +4,8 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod bpf;
+mod keeper;
 mod sockets;
 mod threads;
 mod wire;
@@ -13,6 +15,11 @@ use std::process::ExitCode;
 pub(crate) use lab::suite::{Test, tests};
 
 fn main() -> ExitCode {
-    let areas: &[(&str, &[Test])] = &[("sockets", sockets::TESTS), ("threads", threads::TESTS)];
+    let areas: &[(&str, &[Test])] = &[
+        ("bpf", bpf::TESTS),
+        ("keeper", keeper::TESTS),
+        ("sockets", sockets::TESTS),
+        ("threads", threads::TESTS),
+    ];
     lab::suite::run(lab::why_not_packets().as_deref(), areas)
 }

@@ -1,6 +1,6 @@
 //! The engine's threads.
 
-use std::{io, num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
+use std::{io, num::NonZeroU32, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use convey::{
@@ -44,6 +44,7 @@ fn start_prepared(
     let settings = EngineSettings {
         workers,
         first_shard: 0,
+        start: Instant::now(),
     };
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     Engine::start_raw(&settings, Arc::new(flows), snapshot, events, prepare)

@@ -13,7 +13,7 @@ use std::{
 
 /// Rooms from the top down. A room may import any below its floor, and none beside it.
 const FLOORS: &[&[&str]] = &[
-    &["main", "lib"],
+    &["main", "lib", "build"],
     &["cli"],
     &["daemon"],
     // I/O: these do not know each other

@@ -130,6 +130,11 @@ impl Lab {
         host
     }
 
+    /// The switch, as a host without addresses.
+    pub fn switch(&self) -> Host {
+        Host::open("switch", &self.namespace("switch"), 0, Arc::clone(&self.dir))
+    }
+
     /// Joins two hosts by a cable of their own, besides the switch: an interface on each, up, without addresses yet
     /// (see [`Host::add_address`]). Pull it with `ip link del`.
     pub fn cable(&self, one: (&Host, &str), other: (&Host, &str)) {

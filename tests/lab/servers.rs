@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::SockRef;
 
 use super::{Host, PATIENCE};
 
@@ -78,7 +79,12 @@ impl TcpServer {
         let thread = {
             let (accepted, stop) = (Arc::clone(&accepted), Arc::clone(&stop));
             let peers = Arc::clone(&peers);
-            host.thread(move || accept(&listener, &accepted, &peers, &stop, &Arc::new(serve)))
+            host.thread(move || {
+                accept(&listener, &accepted, &peers, &stop, &Arc::new(serve));
+                // a process that another test is just starting has the socket too, for a moment longer
+                let ended = SockRef::from(&listener).shutdown(Shutdown::Both);
+                ended.expect("nobody listens any more");
+            })
         };
         Self {
             addr,
@@ -281,7 +287,7 @@ impl Witness {
 
 /// Closes a connection by a RST.
 pub fn abort(stream: TcpStream) {
-    socket2::SockRef::from(&stream)
+    SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))
         .expect("SO_LINGER");
     drop(stream);

@@ -20,6 +20,7 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::SockRef;
 
 /// A listening server; stops listening when dropped, and leaves its file behind as servers do that are killed.
 pub struct UnixServer {
@@ -44,7 +45,12 @@ impl UnixServer {
         let (accepted, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let thread = {
             let (accepted, stop) = (Arc::clone(&accepted), Arc::clone(&stop));
-            thread::spawn(move || accept(&listener, &accepted, &stop, &Arc::new(serve)))
+            thread::spawn(move || {
+                accept(&listener, &accepted, &stop, &Arc::new(serve));
+                // a process that another test is just starting has the socket too, for a moment longer
+                let ended = SockRef::from(&listener).shutdown(Shutdown::Both);
+                ended.expect("nobody listens any more");
+            })
         };
         Self {
             path: path.into(),

@@ -21,7 +21,7 @@ pub fn source(text: &str) -> Source {
 }
 
 /// Each line is `NAME ADDRESS`: a frontend and what it listens on. A frontend in a packet mode goes on with
-/// `MODE INTERFACE SERVER`, where the interface may be `-` for none.
+/// `MODE INTERFACE SERVER`, where the interface may be `-` for none. The line `engine=xdp` is about all of them.
 pub fn parse(source: &Source, options: Options) -> Result<Loaded, Vec<Diagnostic>> {
     let text = String::from_utf8_lossy(&source.bytes);
     // a file without any section would be an error of its own
@@ -72,6 +72,7 @@ pub fn services(text: &str) -> Vec<PacketService> {
 fn frontend(line: &str) -> Option<String> {
     let words: Vec<_> = line.split_whitespace().collect();
     let (name, addr, packet) = match words.as_slice() {
+        ["engine=xdp"] => return Some("[packet]\nengine = \"xdp\"\nmax_flows = 4096\n".to_owned()),
         [name, addr] => (name, addr, None),
         [name, addr, mode, interface, server] => (name, addr, Some((mode, interface, server))),
         _ => return None,

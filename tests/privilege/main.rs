@@ -14,6 +14,7 @@ mod runner;
 mod sandbox;
 mod scenario;
 mod transparent;
+mod xdp;
 
 use std::{
     env, fs,
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
     if !namespaces {
         eprintln!("SKIPPED (counted as ignored): what needs user namespaces");
     }
-    let trials = vec![
+    let mut trials = vec![
         passing("an_ordinary_user_gets_high_ports_only", "ordinary_user")
             .with_ignored_flag(!root || !privileged_ports),
         passing("a_process_with_threads_refuses_to_fork_and_to_drop", "threads"),
@@ -254,6 +255,7 @@ fn main() -> ExitCode {
         )
         .with_ignored_flag(!root),
     ];
+    trials.extend(xdp::trials(root));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

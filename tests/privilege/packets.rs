@@ -198,7 +198,7 @@ impl Stage {
     }
 }
 
-fn own_network() -> RootShell {
+pub fn own_network() -> RootShell {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let mut root = RootShell::start();
     for (name, peer, addr) in [

@@ -26,7 +26,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::config::{self, LOW_PORT, NOBODY};
 use crate::packets::RootShell;
 use crate::{
-    DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, runner, sandbox, transparent,
+    DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, runner, sandbox, transparent, xdp,
 };
 
 /// Runs one scenario. Each has a loopback address of its own: they run at the same time.
@@ -72,6 +72,14 @@ pub fn run(name: &str) {
         "runner_no_input" => runner::junk(r#"{"number":1,"verb":{"run":7}}"#, false),
         "runner_number" => runner::junk(r#"{"number":0,"verb":{"run":7}}"#, true),
         "runner_descriptor" => runner::junk(r#"{"number":1,"verb":{"is_command":7}}"#, true),
+        "xdp_used" => xdp::used_without_a_capability(),
+        "xdp_services" => xdp::services_are_the_brokers(),
+        "xdp_attached" => xdp::attached_where_packets_are_taken(),
+        "xdp_refused" => xdp::refused_with_another_engine(),
+        "xdp_unit" => xdp::the_packaged_unit(true),
+        "xdp_unit_without_perfmon" => xdp::the_packaged_unit(false),
+        "xdp_idle" => xdp::idle(false),
+        "xdp_loaded_idle" => xdp::idle(true),
         "every_call" => sandbox::every_call(),
         "others" => sandbox::others(),
         "sockets" => sandbox::sockets(),
@@ -162,21 +170,28 @@ fn privileged_port() {
 
 /// `User=convey`, `AmbientCapabilities=…` of systemd/convey.service, without systemd.
 pub fn become_the_packaged_unit() {
+    become_a_unit_with(&[
+        Capability::CAP_NET_BIND_SERVICE,
+        Capability::CAP_SETPCAP,
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_NET_RAW,
+        Capability::CAP_BPF,
+        Capability::CAP_PERFMON,
+    ]);
+}
+
+/// As nobody, with these ambient capabilities.
+pub fn become_a_unit_with(unit: &[Capability]) {
     process::set_keep_capabilities(true).unwrap();
     ids::set_groups(&[]).unwrap();
     ids::set_gid(NOBODY).unwrap();
     ids::set_uid(NOBODY).unwrap();
     process::set_keep_capabilities(false).unwrap();
-    let unit = [
-        Capability::CAP_NET_BIND_SERVICE,
-        Capability::CAP_SETPCAP,
-        Capability::CAP_NET_ADMIN,
-        Capability::CAP_NET_RAW,
-    ];
-    assert_eq!(capability::keep_only(&unit, &[]).unwrap().held.count_ones(), 4);
+    let held = capability::keep_only(unit, &[]).unwrap().held;
+    assert_eq!(usize::try_from(held.count_ones()), Ok(unit.len()));
     for cap in unit {
-        caps::raise(None, caps::CapSet::Inheritable, cap).unwrap();
-        caps::raise(None, caps::CapSet::Ambient, cap).unwrap();
+        caps::raise(None, caps::CapSet::Inheritable, *cap).unwrap();
+        caps::raise(None, caps::CapSet::Ambient, *cap).unwrap();
     }
 }
 

@@ -39,6 +39,29 @@ pub const FAMILIES: &[Family] = &[
             }
         },
     ),
+    Family::info(
+        Packet,
+        "convey_packet_xdp_interface",
+        "Where the program of engine xdp is attached to an interface: in the driver (native), behind it (generic), or nowhere (none)",
+        |scrape, put| {
+            for (interface, at) in scrape.status.packet.iter().flat_map(|packet| &packet.xdp) {
+                put(
+                    &[("interface", interface), ("mode", at.mode.label())],
+                    Value::Info,
+                );
+            }
+        },
+    ),
+    Family::counter(
+        Packet,
+        "convey_packet_xdp_passed",
+        "Packets of frontends that the program of engine xdp has left to the packet sockets, by why",
+        |scrape, put| {
+            for (reason, count) in &scrape.packets.passed {
+                put(&[("reason", reason)], (*count).into());
+            }
+        },
+    ),
     Family::gauge(
         Packet,
         "convey_packet_nat_flows",

@@ -321,7 +321,8 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
     };
     let status = PacketStatus {
         engine: EngineChoice::Raw,
-        engine_reason: "configured",
+        engine_reason: "configured".into(),
+        xdp: BTreeMap::new(),
         workers: 2,
         interfaces: vec![],
         network: Arc::new(Network {
@@ -341,6 +342,7 @@ fn the_view_of_the_packet_modes_has_what_occurred_and_the_ways_in_words() {
     let counts = PacketCounts {
         usage: Usage::default(),
         packets: vec![(PacketReason::ToServer, 5), (PacketReason::TooBig, 0)],
+        passed: vec![],
     };
     let view = packet(&status, &counts, PortRanges::STOCK);
     assert!(view.alerts.len() == 1 && view.alerts[0] == Alert::FlowTable);

@@ -378,7 +378,8 @@ fn running() -> Status {
 pub fn engine() -> PacketStatus {
     PacketStatus {
         engine: EngineChoice::Raw,
-        engine_reason: "configured",
+        engine_reason: "configured".into(),
+        xdp: std::collections::BTreeMap::new(),
         workers: 1,
         interfaces: vec![],
         network: Arc::new(Network::default()),

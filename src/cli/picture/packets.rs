@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use super::{Look, counted, rate_text};
 use crate::{
-    admin::views::{HopState, NatPortUse, NextHop, Packet, PacketRules, Server, ServerPackets, Word},
+    admin::views::{HopState, NatPortUse, NextHop, Packet, PacketRules, Server, ServerPackets, Word, Xdp},
     base::{Alert, PacketReason},
     cli::{
         table::{Align, Table},
@@ -20,6 +20,9 @@ const NAT_PORTS_SHOWN: u32 = 50;
 pub fn draw(packet: &Packet, then: Option<(&Packet, f64)>, look: &Look<'_>) -> String {
     let Look { colour, width, .. } = *look;
     let mut out = headline(packet, colour);
+    for line in packet.xdp.iter().flat_map(attached) {
+        let _ = writeln!(out, "{line}");
+    }
     for note in rules(&packet.rules) {
         let _ = writeln!(out, "{}", Style::Notice.paint(&note, colour));
     }
@@ -90,6 +93,18 @@ fn headline(packet: &Packet, colour: bool) -> String {
         flows.max,
         harmless(&packet.nat_ports),
     )
+}
+
+/// Where the program of engine "xdp" is attached, a line for each interface.
+fn attached(xdp: &Xdp) -> impl Iterator<Item = String> {
+    xdp.interfaces.iter().map(|(name, at)| {
+        let reason = at
+            .reason
+            .as_deref()
+            .map(|reason| format!(": {}", harmless(reason)));
+        let (name, mode) = (harmless(name), at.mode.to_string());
+        format!("xdp on {name}: {}{}", harmless(&mode), reason.unwrap_or_default())
+    })
 }
 
 /// What is to be said of the firewall rules; nothing as long as they are right and nobody has touched them.

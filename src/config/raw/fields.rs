@@ -16,7 +16,9 @@ use crate::{
         address, duration,
         findings::Findings,
         listen,
-        model::{Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown},
+        model::{
+            Algorithm, DsrMethod, EngineChoice, InitialState, LogFormat, LogLevel, Mode, OnDown, XdpMode,
+        },
         source::SourceAddress,
         synonyms,
         words::{Words, nearest},
@@ -377,6 +379,7 @@ word_fields!(
     Mode,
     Protocol,
     EngineChoice,
+    XdpMode,
     DsrMethod,
     Algorithm,
     OnDown,

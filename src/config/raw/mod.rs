@@ -55,7 +55,7 @@ use super::{
     check_addr::CheckAddr,
     model::{
         AccessLog, Algorithm, DsrMethod, EngineChoice, HashSeed, LogFormat, LogLevel, Mode, OnDown,
-        PortsPerClient,
+        PortsPerClient, XdpMode,
     },
     named_server::Resolve,
     routing::{NonTls, UnexpectedSni},
@@ -178,8 +178,10 @@ section! {
 section! {
     /// Settings of both packet modes, passthrough and dsr.
     Packet {
-        /// What moves the packets: "raw" (AF_PACKET sockets), or "auto" (default) for the best available in this version. Needs a restart.
+        /// What moves the packets: "raw" (AF_PACKET sockets), "xdp" (a program in the kernel for packets of mode dsr, AF_PACKET sockets for all others), or "auto" (default), which is "raw" in this version. Needs a restart.
         engine: EngineChoice,
+        /// Where engine "xdp" attaches its program to an interface: "native" (in the driver), "generic" (behind it: slower, and every driver has it), or "auto" (default) for native, else generic. Where it cannot be attached, AF_PACKET sockets move all packets. Needs a restart.
+        xdp_mode: XdpMode,
         /// Worker threads of the engine: a number, or "auto" (default) for one on each CPU the process may use. Needs a restart.
         workers: WorkerCount,
         /// Maximum number of flows of both modes together; new ones beyond are refused and counted. Default: 1048576. Needs a restart.

@@ -47,7 +47,7 @@ use std::{
 use super::{
     Here, Options,
     findings::Findings,
-    model::{AccessLog, Config, EngineChoice, Frontend, Mode, PacketModes, PortsPerClient},
+    model::{AccessLog, Config, EngineChoice, Frontend, Mode, PacketModes, PortsPerClient, XdpMode},
     raw::{self, Located, Section, Time},
     users::Users,
     words::nearest,
@@ -105,7 +105,7 @@ pub fn resolve(file: &raw::File, options: Options, here: Option<&Here>, findings
             .stats
             .as_ref()
             .and_then(|at| admin::stats(&at.value, findings)),
-        packet: packet_modes(packet_section, options, findings),
+        packet: packet_modes(packet_section, options),
         network_lists: access::lists(file, findings),
         hooks: hooks::hooks(file.hooks.as_ref().map(|at| &at.value), findings),
         acme: acme::acme(file.acme.as_ref(), findings),
@@ -261,32 +261,14 @@ fn two_names(file: &raw::File, findings: &mut Findings) {
     );
 }
 
-fn packet_modes(
-    section: Option<(&'static str, &Located<raw::Packet>)>,
-    options: Options,
-    findings: &mut Findings,
-) -> PacketModes {
-    let (name, raw) = section.map_or_else(
-        || ("packet", raw::Packet::default()),
-        |(name, at)| (name, at.value.clone()),
-    );
-    if let Some(engine) = raw.engine.as_ref().filter(|at| at.value == EngineChoice::Xdp) {
-        findings.within(name, |findings| {
-            findings.within("engine", |findings| {
-                findings.error(
-                    engine.span.clone(),
-                    "engine \"xdp\" is not available in this version",
-                    "write \"raw\", or \"auto\", which will use \"xdp\" once a version supports it"
-                        .to_owned(),
-                );
-            });
-        });
-    }
+fn packet_modes(section: Option<(&'static str, &Located<raw::Packet>)>, options: Options) -> PacketModes {
+    let raw = section.map_or_else(raw::Packet::default, |(_, at)| at.value.clone());
     let capacity = raw.connection_tracker_capacity.as_ref().map(|at| at.value.0);
     let floor = u32::try_from(capacity.unwrap_or(0).min(raw::MAX_FLOWS)).unwrap_or(u32::MAX);
     let max_flows = int(raw.max_flows.as_ref(), defaults::MAX_FLOWS);
     PacketModes {
         engine: value(raw.engine.as_ref(), EngineChoice::Auto, |v| v),
+        xdp_mode: value(raw.xdp_mode.as_ref(), XdpMode::Auto, |v| v),
         workers: value(raw.workers.as_ref(), None, |v| v.0),
         max_flows: NonZeroU32::new(max_flows.max(floor)).unwrap_or(NonZeroU32::MIN),
         nat_ports: value(

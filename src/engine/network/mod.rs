@@ -81,6 +81,8 @@ pub struct Wanted {
 /// The network at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkState {
+    /// What it was made for.
+    pub wanted: Arc<Wanted>,
     /// Next hops, for the path.
     pub hops: Arc<Hops>,
     /// Interfaces that are up, by name.
@@ -222,7 +224,7 @@ impl Follower {
         })
     }
 
-    /// Changes what matters. The next network state takes it into account; there is none if nothing of it is different.
+    /// Changes what matters. The next network state takes it into account, and says so ([`NetworkState::wanted`]).
     pub fn want(&self, wanted: Wanted) {
         let _ = self.wanted.send_replace(wanted);
     }

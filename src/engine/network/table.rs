@@ -138,7 +138,7 @@ pub enum Need {
 /// All that is known.
 #[derive(Debug, Default)]
 pub struct Table {
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
     /// Clients of whose routes the packet path wants to know.
     clients: BTreeSet<IpAddr>,
     /// Those and the servers.
@@ -158,7 +158,7 @@ pub struct Table {
 impl Table {
     /// Changes what matters. Every route is asked for again: with `nat_address` the question may be another.
     pub fn want(&mut self, wanted: Wanted) {
-        self.wanted = wanted;
+        self.wanted = Arc::new(wanted);
         self.follow();
         self.routing_changed();
     }
@@ -284,7 +284,10 @@ impl Table {
     /// The network state of what is known.
     #[must_use]
     pub fn network_state(&self) -> NetworkState {
-        let mut network_state = NetworkState::default();
+        let mut network_state = NetworkState {
+            wanted: Arc::clone(&self.wanted),
+            ..NetworkState::default()
+        };
         let mut hops = Hops::default();
         for (index, link) in self.links.iter().filter(|(_, link)| link.is_up) {
             network_state.links.insert(

@@ -31,7 +31,10 @@ use arc_swap::ArcSwap;
 
 use crate::{
     base::{Endpoint, IpServerAddr, PacketReason, WorkerId},
-    flow::{Explanation, FiveTuple, FlowInfo, FlowState, Flows, Hops, PacketCounters, Path, Services},
+    flow::{
+        Explanation, FiveTuple, FlowInfo, FlowState, FlowStore, Flows, Hops, MemoryStore, PacketCounters,
+        Path, Services,
+    },
     snapshot::Snapshot,
 };
 
@@ -52,14 +55,14 @@ const CLOSING_WALKS: usize = 64;
 const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The running engine. Dropping it ends its threads.
-pub struct RawEngine {
-    shared: Arc<EngineState>,
+pub struct RawEngine<S: FlowStore = MemoryStore> {
+    shared: Arc<EngineState<S>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     workers: Vec<Handle>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl fmt::Debug for RawEngine {
+impl<S: FlowStore> fmt::Debug for RawEngine<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawEngine")
             .field("workers", &self.workers.len())
@@ -67,7 +70,7 @@ impl fmt::Debug for RawEngine {
     }
 }
 
-impl RawEngine {
+impl<S: FlowStore> RawEngine<S> {
     /// Starts the threads; they serve nothing yet. `prepare` runs first on each thread (it confines it); an error of
     /// it ends the start.
     ///
@@ -75,14 +78,14 @@ impl RawEngine {
     /// A thread could not be started or prepared.
     pub fn start(
         settings: &EngineSettings,
-        flows: Arc<Flows>,
+        flows: Arc<Flows<S>>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         events: tokio::sync::mpsc::Sender<EngineEvent>,
         prepare: fn() -> io::Result<()>,
     ) -> io::Result<Self> {
         let random = RandomState::new();
         let services = Services::build(&snapshot.load(), &Services::default());
-        let shared = Arc::new(EngineState::new(flows, services, events));
+        let shared = Arc::new(EngineState::new(flows, services, events, settings.start));
         let mut engine = Self {
             shared,
             snapshot,
@@ -135,6 +138,18 @@ impl RawEngine {
         self.wake();
     }
 
+    /// What is served now.
+    #[must_use]
+    pub fn services(&self) -> Arc<Services> {
+        self.shared.services.load_full()
+    }
+
+    /// The next hops now.
+    #[must_use]
+    pub fn hops(&self) -> Arc<Hops> {
+        self.shared.hops.load_full()
+    }
+
     /// Counters and table sizes.
     #[must_use]
     pub fn report(&self) -> EngineReport {
@@ -151,6 +166,7 @@ impl RawEngine {
                 .collect(),
             usage: self.shared.flows.usage(),
             interfaces: self.shared.interfaces(),
+            xdp: None,
         }
     }
 
@@ -250,7 +266,7 @@ impl RawEngine {
     }
 }
 
-impl Drop for RawEngine {
+impl<S: FlowStore> Drop for RawEngine<S> {
     fn drop(&mut self) {
         self.stop();
     }

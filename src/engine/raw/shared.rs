@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::{super::EngineEvent, lock};
-use crate::flow::{Flows, Hops, Moment, Services};
+use crate::flow::{FlowStore, Flows, Hops, Moment, Services};
 
 /// Numbers of what is in effect, never 0. A worker takes what has another number than its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub struct Versions<T> {
 }
 
 /// Shared by the workers.
-pub struct EngineState {
+pub struct EngineState<S> {
     /// The tables.
-    pub flows: Arc<Flows>,
+    pub flows: Arc<Flows<S>>,
     /// What is served now.
     pub services: ArcSwap<Services>,
     /// The next hops now.
@@ -40,9 +40,14 @@ pub struct EngineState {
     start: Instant,
 }
 
-impl EngineState {
-    /// At the start: no interfaces, no hops.
-    pub fn new(flows: Arc<Flows>, services: Services, events: Sender<EngineEvent>) -> Self {
+impl<S: FlowStore> EngineState<S> {
+    /// At the start, which is [`Moment`] 0: no interfaces, no hops.
+    pub fn new(
+        flows: Arc<Flows<S>>,
+        services: Services,
+        events: Sender<EngineEvent>,
+        start: Instant,
+    ) -> Self {
         Self {
             flows,
             services: ArcSwap::from_pointee(services),
@@ -53,7 +58,7 @@ impl EngineState {
             },
             interfaces: Mutex::default(),
             events,
-            start: Instant::now(),
+            start,
         }
     }
 

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     base::PacketReason,
-    flow::{Answer, FlowInfo, Moment, PacketCounters, Path, ReasonCounters, Verdict},
+    flow::{Answer, FlowInfo, FlowStore, Moment, PacketCounters, Path, ReasonCounters, Verdict},
     packet::Offload,
     sys::packet_socket::{self, Outgoing, Receiver, Sender},
 };
@@ -99,10 +99,10 @@ impl Handle {
 ///
 /// # Errors
 /// No descriptor or thread is left, or `prepare` failed.
-pub fn start(
+pub fn start<S: FlowStore>(
     index: usize,
-    path: Path,
-    shared: Arc<EngineState>,
+    path: Path<S>,
+    shared: Arc<EngineState<S>>,
     prepare: fn() -> io::Result<()>,
 ) -> io::Result<(Handle, JoinHandle<()>)> {
     let bell = Arc::new(EventFd::from_flags(
@@ -166,9 +166,9 @@ struct Departure {
     ifindex: u32,
 }
 
-struct Worker {
-    path: Path,
-    shared: Arc<EngineState>,
+struct Worker<S> {
+    path: Path<S>,
+    shared: Arc<EngineState<S>>,
     counters: Arc<ReasonCounters>,
     inbox: Inbox<WorkerOrder>,
     bell: Arc<EventFd>,
@@ -190,10 +190,10 @@ struct Worker {
     told_returns: u64,
 }
 
-impl Worker {
+impl<S: FlowStore> Worker<S> {
     fn new(
-        path: Path,
-        shared: Arc<EngineState>,
+        path: Path<S>,
+        shared: Arc<EngineState<S>>,
         inbox: Inbox<WorkerOrder>,
         bell: Arc<EventFd>,
         epoll: Epoll,
@@ -318,6 +318,8 @@ impl Worker {
             let limit = self.batch;
             match self.receiver.receive(socket.as_fd(), limit) {
                 Ok(count) => {
+                    // after they were received: what was sent once newer services were in force is decided by them
+                    self.catch_up();
                     self.process(ifindex, count, now);
                     self.send(ifindex);
                     self.adapt();

@@ -247,6 +247,22 @@ fn options_and_requests_are_judged_by_argument() {
 }
 
 #[test]
+fn maps_and_programs_are_used_not_made() {
+    for command in 0..64 {
+        let expected = if BPF.contains(&command) { ALLOW } else { DENY };
+        assert_eq!(
+            daemon(libc::SYS_bpf, [command, 0, 0]),
+            expected,
+            "command {command}"
+        );
+    }
+    // to make maps and programs, to attach programs in three ways, to find those of others by number or path, BTF, iterators
+    for command in [0, 5, 6, 7, 8, 11, 12, 13, 14, 17, 18, 19, 20, 28, 29, 33, 36] {
+        assert_eq!(daemon(libc::SYS_bpf, [command, 0, 0]), DENY, "command {command}");
+    }
+}
+
+#[test]
 fn nothing_that_is_written_can_be_run() {
     let writable = libc::PROT_READ | libc::PROT_WRITE;
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {

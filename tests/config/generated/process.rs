@@ -6,7 +6,7 @@ use convey::{
     base::{PortRange, Role},
     config::{
         Admin, AdminApi, AdminEntry, CertificateFiles, Command, EngineChoice, Global, HashSeed, Hooks,
-        LogFormat, LogLevel, PacketModes, PortsPerClient,
+        LogFormat, LogLevel, PacketModes, PortsPerClient, XdpMode,
     },
 };
 use proptest::{option, prelude::*};
@@ -131,7 +131,8 @@ fn admin_api() -> impl Strategy<Value = AdminApi> {
 /// Any `[packet]`.
 pub fn packet() -> impl Strategy<Value = PacketModes> {
     const MOST: u32 = 1 << 24;
-    let engine = prop::sample::select(vec![EngineChoice::Auto, EngineChoice::Raw]);
+    let engine = prop::sample::select(vec![EngineChoice::Auto, EngineChoice::Xdp, EngineChoice::Raw]);
+    let xdp_mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::Native, XdpMode::Generic]);
     let ports = (1_024..=u16::MAX, 1_024..=u16::MAX).prop_map(|(one, other)| PortRange {
         first: one.min(other),
         last: one.max(other),
@@ -142,7 +143,7 @@ pub fn packet() -> impl Strategy<Value = PacketModes> {
     ];
     let addresses = prop::collection::hash_set(address, 0..=16).prop_map(|all| all.into_iter().collect());
     (
-        engine,
+        (engine, xdp_mode),
         option::of(count(1_024)),
         64..=MOST,
         (ports, any::<bool>(), ports_per_client()),
@@ -152,7 +153,7 @@ pub fn packet() -> impl Strategy<Value = PacketModes> {
     )
         .prop_map(
             |(
-                engine,
+                (engine, xdp_mode),
                 workers,
                 flows,
                 (nat_ports, any_interface, max_ports_per_client),
@@ -163,6 +164,7 @@ pub fn packet() -> impl Strategy<Value = PacketModes> {
                 let floor = u32::try_from(capacity.unwrap_or(0)).unwrap_or(MOST).min(MOST);
                 PacketModes {
                     engine,
+                    xdp_mode,
                     workers,
                     max_flows: NonZeroU32::new(flows.max(floor)).unwrap_or(NonZeroU32::MIN),
                     nat_ports: nat_ports.into(),

@@ -152,6 +152,11 @@ impl<'a> Judge<'a> {
                 assert!(is_refused && fds.is_empty(), "{}: {outcome:?}", path.display());
             }
             Verb::LogSocket(path) => assert!(is_refused && fds.is_empty(), "{path:?}: {outcome:?}"),
+            // no configuration here has engine = "xdp"
+            Verb::XdpLoad | Verb::XdpAttach(_) | Verb::XdpTables(_) => {
+                assert!(is_refused && fds.is_empty(), "{outcome:?}");
+            }
+            Verb::XdpDetach(_) => assert_eq!(*outcome, Outcome::Done),
             Verb::WriteConfig => self.config_written(&asked.texts, outcome, &mut granted),
             Verb::InEffect(identity) => {
                 assert_eq!(*outcome, Outcome::Done);

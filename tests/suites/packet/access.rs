@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     Test,
-    explain::connect_from,
+    explain::{connect_from, try_connect_from},
     kept::witnesses,
     lab::{
         Family, PATIENCE, crowd,
@@ -77,7 +77,12 @@ fn connected(sockets: &[Socket]) -> usize {
 /// Asks a server of a crowd.
 #[track_caller]
 fn expect_served(site: &Site, own: SocketAddr, to: SocketAddr) {
-    let mut stream = connect_from(&site.client, own, to);
+    let mut stream = try_connect_from(&site.client, own, to).unwrap_or_else(|error| {
+        let resets: Vec<String> = (site.hosts())
+            .map(|host| format!("{} {}", host.name(), host.kernel_count("Tcp", "OutRsts")))
+            .collect();
+        panic!("{own} cannot connect to {to}: {error}; resets of the kernels: {resets:?}")
+    });
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     let question = *b"sixteen of bytes";
     stream.write_all(&question).expect("a question");

@@ -1,6 +1,9 @@
 //! `convey explain` and `convey connections` tell where packets really go.
 
-use std::net::{SocketAddr, TcpStream};
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+};
 
 use socket2::{Domain, Socket, Type};
 
@@ -25,14 +28,22 @@ const WITNESS: Port = Port::same("witness", Transport::Tcp, 9);
 /// Connects from a port of one's own choice.
 #[track_caller]
 pub fn connect_from(host: &Host, own: SocketAddr, to: SocketAddr) -> TcpStream {
-    let stream = host.inside(|| {
+    let stream = try_connect_from(host, own, to);
+    stream.unwrap_or_else(|error| panic!("{own} cannot connect to {to}: {error}"))
+}
+
+/// As [`connect_from`].
+///
+/// # Errors
+/// As connecting.
+pub fn try_connect_from(host: &Host, own: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    host.inside(|| {
         let socket = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.bind(&own.into())?;
         socket.connect_timeout(&to.into(), PATIENCE)?;
-        std::io::Result::Ok(TcpStream::from(socket))
-    });
-    stream.unwrap_or_else(|error| panic!("{own} cannot connect to {to}: {error}"))
+        Ok(TcpStream::from(socket))
+    })
 }
 
 fn an_explanation_before_a_connection_comes_true() {
@@ -149,7 +160,7 @@ fn flows_of_a_server_are_closed_and_those_of_others_and_of_dsr_go_on() {
             let is_closed = is_ours && witness.server == "a";
             let was_reset = answered
                 .as_ref()
-                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
             assert!(
                 if is_closed { was_reset } else { answered.is_ok() },
                 "{way:?}: {}: {answered:?}",

@@ -93,6 +93,8 @@ fn fifty_thousand_flows_at_a_time_without_one_wrong_delivery() {
 }
 
 fn a_flood_of_a_million_syns_leaves_established_flows_untouched() {
+    // NAT ports of two servers
+    const PORTS: u64 = 2 * 4_536;
     let site = Site::new("flood", 2);
     let _witnesses = witnesses(&site);
     let _checksums = Checksums::of(site.hosts());
@@ -113,9 +115,11 @@ fn a_flood_of_a_million_syns_leaves_established_flows_untouched() {
         talkers.expect_unbroken();
     }
     if let Some(convey) = balancer.convey() {
+        // a slow machine receives few of the million, which is more than there are ports all the same
+        let gave_way = told::gave_way(convey);
         assert!(
-            told::gave_way(convey) > 100_000,
-            "forged flows took each other's ports"
+            gave_way > 2 * PORTS,
+            "forged flows took each other's ports {gave_way} times"
         );
         for reason in [
             PacketReason::SynShareFull,

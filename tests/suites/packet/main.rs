@@ -1,5 +1,7 @@
 //! The packet modes, shown with real traffic in the lab. Needs root; without it every test counts as ignored.
 //!
+//! `CONVEY_PACKET_ENGINE=xdp` (or `xdp-native`) runs it with that engine, which has a few tests of its own in any case.
+//!
 //! `CONVEY_PACKET_SUBJECT=kernel` runs the suite against nftables in Convey's place: what fails then is the suite's own
 //! fault. Tests of what only Convey does are ignored then.
 
@@ -40,6 +42,7 @@ mod sources;
 mod talkers;
 mod told;
 mod traffic;
+mod xdp;
 
 use std::process::ExitCode;
 
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         // the long ones first: the end is not theirs alone then
         ("soak", soak::TESTS),
         ("limits", limits::TESTS),
+        ("xdp", xdp::TESTS),
         ("access", access::TESTS),
         ("kept", kept::TESTS),
         ("crowding", crowding::TESTS),

@@ -1,6 +1,6 @@
 //! Where NAT ports come from when the configuration names none: from the host as it is now.
 
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt, process::Command};
+use std::{net::SocketAddr, process::Command};
 
 use crate::{
     Test,
@@ -94,8 +94,9 @@ fn check_names_who_takes_source_ports_as_it_likes() {
     };
     assert!(!notes().contains("takes NAT ports too"), "{}", notes());
     let unbound = site.lb.dir().join("unbound");
-    std::fs::copy("/bin/sleep", &unbound).expect("a program");
-    std::fs::set_permissions(&unbound, PermissionsExt::from_mode(0o755)).expect("its mode");
+    // by another process: what this one has open for writing, those that other tests are just starting have, too, and a
+    // program that is open for writing cannot be started
+    site.lb.run(&format!("cp /bin/sleep {}", unbound.display()));
     // elsewhere it is no business of this host's
     let start = |host: &Host| {
         let mut resolver = Command::new(&unbound);

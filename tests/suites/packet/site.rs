@@ -11,10 +11,21 @@ use crate::lab::{
     dsr::{self, Rewrite},
     kernel::{KernelBalancer, Method, Service},
 };
+use crate::xdp::{OtherEnd, finish_checksums};
 
 /// Whether nftables stands in for Convey, to prove the suite.
 pub fn kernel_in_place() -> bool {
     std::env::var("CONVEY_PACKET_SUBJECT").is_ok_and(|subject| subject == "kernel")
+}
+
+/// The engine that the suite is run with, as lines of `[packet]`: `CONVEY_PACKET_ENGINE=xdp` is where it attaches by itself,
+/// `xdp-native` in the driver.
+fn engine_lines() -> &'static str {
+    match std::env::var("CONVEY_PACKET_ENGINE").as_deref() {
+        Ok("xdp") => "engine = \"xdp\"\n",
+        Ok("xdp-native") => "engine = \"xdp\"\nxdp_mode = \"native\"\n",
+        _ => "",
+    }
 }
 
 /// A packet mode.
@@ -188,8 +199,14 @@ impl Plan {
     /// As a configuration of Convey.
     pub fn config(&self) -> String {
         let mut text = format!(
-            "[packet]\nworkers = 2\nnat_ports = \"{}\"\n{}\n",
-            self.nat_ports, self.passthrough
+            "[packet]\nworkers = 2\nnat_ports = \"{}\"\n{}{}\n",
+            self.nat_ports,
+            if self.passthrough.contains("engine =") {
+                ""
+            } else {
+                engine_lines()
+            },
+            self.passthrough
         );
         for port in &self.ports {
             for way in &self.ways {
@@ -261,6 +278,8 @@ pub struct Site {
     pub client: Host,
     /// Where Convey runs.
     pub lb: Host,
+    /// What a veth needs at its other end to take frames from the load balancer's driver, if the suite runs there.
+    pub other_end: Option<OtherEnd>,
     /// Last, so that it ends last.
     pub lab: Lab,
 }
@@ -279,6 +298,13 @@ impl Site {
     pub fn without_vips(name: &str, servers: usize) -> Self {
         let lab = Lab::new(name);
         let (client, lb) = (lab.host("client"), lab.host("lb"));
+        if !engine_lines().is_empty() {
+            // else all of its packets were the slow path's
+            finish_checksums(&client);
+        }
+        let other_end = engine_lines()
+            .contains("native")
+            .then(|| OtherEnd::prepare(&lab, &lb));
         let servers = ["a", "b", "c", "d"][..servers]
             .iter()
             .map(|name| lab.host(name))
@@ -287,6 +313,7 @@ impl Site {
             servers,
             client,
             lb,
+            other_end,
             lab,
         }
     }

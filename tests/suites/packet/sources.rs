@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = tests![
     Convey: no_vip_is_the_source_of_flows_where_the_host_has_another_address,
     Convey: each_nat_address_has_all_nat_ports_and_none_is_answered_by_the_kernel,
     Convey: a_nat_address_that_a_reload_takes_away_keeps_its_flows_and_gets_no_new_ones,
+    Convey: the_next_flow_after_a_reload_has_its_nat_address,
 ];
 
 const WITNESS: Port = Port::same("witness", Transport::Tcp, 9);
@@ -143,6 +144,20 @@ fn a_nat_address_that_a_reload_takes_away_keeps_its_flows_and_gets_no_new_ones()
     talk(&mut new);
     assert_eq!(told::flows(&convey), 2 * (OLD + NEW) as u64);
     assert_eq!(resets(&site.lb), 0, "the kernel answers for none of the three");
+}
+
+fn the_next_flow_after_a_reload_has_its_nat_address() {
+    let site = Site::new("next", 1);
+    let _witnesses = witnesses(&site);
+    let convey = site.convey(&plan(&site, &[1]));
+    let configs = [1, 2].map(|last| plan(&site, &[last]).config());
+    for turn in 1..=20 {
+        convey.reload(&configs[turn % 2]);
+        for way in PASSTHROUGH {
+            let expected = nat_address(way.1, 1 + u16::from(turn % 2 == 1));
+            assert_eq!(met(&site, way).seen.ip(), expected, "{way:?}, reload {turn}");
+        }
+    }
 }
 
 /// Passthrough with few NAT ports at each of these NAT addresses, which the load balancer has from now on.

@@ -215,13 +215,15 @@ fn sessions_of_one_client_go_to_one_server() {
         UdpServer::echo(&host, host.addr(7_001), "a"),
         UdpServer::echo(&host, host.addr(7_002), "b"),
     ];
-    let text = config(
-        &quoted(lb.addr(53)),
-        &[&servers[0], &servers[1]],
-        "udp = { max_requests = 1, max_responses = 1 }\n",
-        "sticky = { ttl = \"1s\" }\n",
-    );
-    let _convey = lab.convey(&lb, &alone(&text));
+    let text = |ttl: &str| {
+        alone(&config(
+            &quoted(lb.addr(53)),
+            &[&servers[0], &servers[1]],
+            "udp = { max_requests = 1, max_responses = 1 }\n",
+            &format!("sticky = {{ ttl = \"{ttl}\" }}\n"),
+        ))
+    };
+    let convey = lab.convey(&lb, &text("1h"));
     for host in [&client, &other] {
         let first = ask(&UdpClient::new(host, lb.addr(53)), "x");
         for _ in 0..20 {
@@ -229,6 +231,7 @@ fn sessions_of_one_client_go_to_one_server() {
         }
     }
     // forgotten after its time, and then it has its turn in the round: the two take turns, so that each comes to both
+    convey.reload(&text("1s"));
     let mut met = BTreeMap::new();
     wait_until("it has had both", PATIENCE, || {
         std::thread::sleep(Duration::from_millis(1_100));

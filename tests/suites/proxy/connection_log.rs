@@ -353,7 +353,9 @@ fn a_dead_server_and_a_missing_directory_hold_up_nobody_and_are_told_of() {
         said.contains("no such directory") && said.contains(":602 fails: "),
         "{said}"
     );
-    assert!(said.contains("20 lines dropped"), "{said}");
+    wait_until("every line that is lost is counted", PATIENCE, || {
+        convey.order("status").contains("20 lines dropped")
+    });
     // an operator who makes the directory need not wait
     let parent = missing.parent().expect("a directory");
     fs::create_dir(parent).expect("make it");

@@ -146,7 +146,12 @@ fn open_connections_are_listed() {
     let mut stream = client.connect(lb.addr(9));
     stream.write_all(b"12345").expect("send");
     stream.read_exact(&mut [0; 5]).expect("the echo");
-    let listed = convey.connections();
+    // they are counted when they have been sent, and the client may be faster
+    let mut listed = convey.connections();
+    wait_until("the echo is counted", PATIENCE, || {
+        listed = convey.connections();
+        (listed.connections.iter()).all(|connection| connection.bytes_out == Some(5))
+    });
     assert_eq!(listed.total, 1);
     let connection = &listed.connections[0];
     assert_eq!(

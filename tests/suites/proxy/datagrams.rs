@@ -44,6 +44,23 @@ fn refused(convey: &Convey, reason: AccessReason) -> u64 {
         .sum()
 }
 
+/// A new socket of this host is answered.
+#[track_caller]
+fn expect_served(host: &Host, lb: &Host) {
+    assert_eq!(ask(&UdpClient::new(host, lb.addr(53)), "x"), "a:x");
+}
+
+/// What a new socket of this host sends is refused, and so never answered.
+#[track_caller]
+fn expect_refused(host: &Host, lb: &Host, convey: &Convey, reason: AccessReason) {
+    let before = refused(convey, reason);
+    let client = UdpClient::new(host, lb.addr(53));
+    client.socket().send(b"x").expect("sent");
+    wait_until("it is refused", PATIENCE, || {
+        refused(convey, reason) == before + 1
+    });
+}
+
 /// Whether a new socket of this host gets an answer soon.
 fn is_served(host: &Host, lb: &Host) -> bool {
     let client = UdpClient::new(host, lb.addr(53));
@@ -63,15 +80,15 @@ fn a_client_that_rules_deny_begins_no_session() {
     let server = UdpServer::echo(&host, host.addr(7_001), "a");
     let deny = |client: &Host| format!("access.rules = [\"deny {}\"]\n", client.ip4());
     let convey = lab.convey(&lb, &config(&quoted(lb.addr(53)), &[&server], &deny(&one), ""));
-    assert!(!is_served(&one, &lb));
+    expect_refused(&one, &lb, &convey, AccessReason::Denied);
     let two_client = UdpClient::new(&two, lb.addr(53));
     assert_eq!(ask(&two_client, "x"), "a:x");
     assert_eq!((refused(&convey, AccessReason::Denied), open(&convey)), (1, 1));
     // rules are asked when a session begins
     convey.reload(&config(&quoted(lb.addr(53)), &[&server], &deny(&two), ""));
     assert_eq!(ask(&two_client, "x"), "a:x", "its session goes on");
-    assert!(!is_served(&two, &lb));
-    assert!(is_served(&one, &lb));
+    expect_refused(&two, &lb, &convey, AccessReason::Denied);
+    expect_served(&one, &lb);
 }
 
 fn a_client_has_no_more_sessions_than_it_may_and_others_are_not_hindered() {
@@ -85,10 +102,10 @@ fn a_client_has_no_more_sessions_than_it_may_and_others_are_not_hindered() {
     let server = UdpServer::echo(&host, host.addr(7_001), "a");
     let settings = "limits.per_client.connections = 2\nidle_timeout = \"2s\"\n";
     let convey = lab.convey(&lb, &config(&quoted(lb.addr(53)), &[&server], settings, ""));
-    assert!(is_served(&one, &lb) && is_served(&one, &lb));
-    assert!(!is_served(&one, &lb));
-    assert_eq!(refused(&convey, AccessReason::ClientConnections), 1);
-    assert!(is_served(&two, &lb));
+    expect_served(&one, &lb);
+    expect_served(&one, &lb);
+    expect_refused(&one, &lb, &convey, AccessReason::ClientConnections);
+    expect_served(&two, &lb);
     wait_until("a session that ends makes room", PATIENCE, || {
         is_served(&one, &lb)
     });

@@ -90,8 +90,11 @@ fn a_killed_server_fails_requests_only_until_it_is_detected() {
     wait_answers(&convey, "b");
     let after = load.stop();
     assert_eq!(after.errors, 0, "{}", after.text);
-    let reason = convey.server("web", "a").state_reason.unwrap_or_default();
-    assert!(reason.contains("refused"), "the status says why: {reason:?}");
+    // first that connections have failed, if they were faster than its check
+    wait_until("the status says why", PATIENCE, || {
+        let reason = convey.server("web", "a").state_reason;
+        reason.is_some_and(|reason| reason.contains("refused"))
+    });
     eprintln!(
         "a killed server without retries: {} of {} requests failed, detected in {detection:.1?}; then 0 of {}",
         during.errors, during.requests, after.requests

@@ -6,7 +6,7 @@ use convey::base::ServerState;
 
 use crate::{
     Test,
-    health_kinds::{check, convey, wait_state},
+    health_kinds::{check, convey, wait_down, wait_state},
     hooks::{PROCESSES, write_script},
     lab::{Lab, servers::TcpServer},
     site::{backend, frontend},
@@ -54,19 +54,15 @@ fn a_command_is_told_the_server_and_decides_by_its_status_and_what_it_prints() {
     );
     wait_state(&convey, "told", ServerState::Up);
     wait_state(&convey, "reads", ServerState::Up);
-    assert_eq!(
-        wait_state(&convey, "fails", ServerState::Down),
-        "exit status 3: not today"
-    );
-    assert_eq!(
-        wait_state(&convey, "hangs", ServerState::Down),
-        "not done within its timeout"
-    );
+    for (backend, why) in [
+        ("fails", "exit status 3: not today"),
+        ("hangs", "not done within its timeout"),
+    ] {
+        assert_eq!(wait_down(&convey, backend, why), why);
+    }
     fs::write(&answer, "DOWN for lunch\n").expect("an answer");
-    assert_eq!(
-        wait_state(&convey, "reads", ServerState::Down),
-        r#"printed "DOWN for lunch\n" instead of a match of "^UP""#
-    );
+    let other = r#"printed "DOWN for lunch\n" instead of a match of "^UP""#;
+    assert_eq!(wait_down(&convey, "reads", other), other);
     fs::write(&answer, "UP again\n").expect("an answer");
     wait_state(&convey, "reads", ServerState::Up);
 }
@@ -87,7 +83,7 @@ fn a_reload_brings_the_command_that_checks() {
         command.display()
     );
     convey.reload(&config(&check(&exec)));
-    assert_eq!(wait_state(&convey, "a", ServerState::Down), "exit status 1");
+    assert_eq!(wait_down(&convey, "a", "exit status 1"), "exit status 1");
     convey.reload(&config(&check("kind = \"tcp\"")));
     wait_state(&convey, "a", ServerState::Up);
 }

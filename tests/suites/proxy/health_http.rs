@@ -6,7 +6,7 @@ use convey::base::ServerState;
 
 use crate::{
     Test,
-    health_kinds::{check, convey, wait_state},
+    health_kinds::{check, convey, wait_down, wait_state},
     lab::{Convey, Lab, servers::TcpServer},
     site::{backend, frontend},
     tests,
@@ -77,12 +77,11 @@ fn a_request_is_judged_by_status_and_body() {
         ("failing", "answered 503 Service Unavailable instead of 200-399"),
         ("mute", "no answer within 1s (expected an answer of HTTP)"),
     ] {
-        assert_eq!(wait_state(&convey, backend, ServerState::Down), why, "{backend}");
+        assert_eq!(wait_down(&convey, backend, why), why, "{backend}");
     }
-    let reason = wait_state(&convey, "smtp", ServerState::Down);
-    assert!(reason.starts_with("answered \"220 lab ESMTP"), "{reason}");
+    wait_down(&convey, "smtp", "answered \"220 lab ESMTP");
     web.kill();
-    assert!(wait_state(&convey, "right", ServerState::Down).starts_with("connection refused"));
+    wait_down(&convey, "right", "connection refused");
     web.revive();
     wait_state(&convey, "right", ServerState::Up);
 }
@@ -110,11 +109,8 @@ fn a_request_goes_over_tls_and_asks_for_http_1_1() {
     );
     let convey = Convey::start(&spoken.lb, &config);
     wait_state(&convey, "right", ServerState::Up);
-    let reason = wait_state(&convey, "other_name", ServerState::Down);
-    assert!(
-        reason.starts_with("TLS: ") && reason.contains("other.example"),
-        "{reason}"
-    );
+    let reason = wait_down(&convey, "other_name", "TLS: ");
+    assert!(reason.contains("other.example"), "{reason}");
 }
 
 fn a_probe_over_tls_reads_what_the_server_says() {
@@ -141,6 +137,5 @@ fn a_probe_over_tls_reads_what_the_server_says() {
         );
     let convey = Convey::start(&spoken.lb, &config);
     wait_state(&convey, "right", ServerState::Up);
-    let reason = wait_state(&convey, "wrong", ServerState::Down);
-    assert!(reason.starts_with("answered \"HTTP/1.1 200 OK\\r\\n"), "{reason}");
+    wait_down(&convey, "wrong", "answered \"HTTP/1.1 200 OK\\r\\n");
 }

@@ -14,7 +14,7 @@ use convey::base::{CheckOutcome, ServerState};
 
 use crate::{
     Test,
-    health_kinds::{check, wait_state},
+    health_kinds::{check, wait_down, wait_state},
     lab::{Convey, Lab, PATIENCE, servers::TcpServer, wait_until},
     site::{backend, frontend},
     tests,
@@ -92,8 +92,7 @@ fn servers_whose_tls_goes_through_are_checked_over_tls() {
         ("expired", "TLS: "),
         ("expired_days", "TLS: the certificate has expired"),
     ] {
-        let reason = wait_state(&convey, backend, ServerState::Down);
-        assert!(reason.starts_with(why), "{backend}: {reason}");
+        wait_down(&convey, backend, why);
     }
     // clients' TLS is theirs
     let answer = spoken.client.run(&format!(
@@ -188,8 +187,7 @@ fn an_address_of_several_backends_is_checked_once_and_each_counts_for_itself() {
     );
     works.store(false, Ordering::Relaxed);
     for backend in ["one", "two", "three", "slow"] {
-        let reason = wait_state(&convey, backend, ServerState::Down);
-        assert!(reason.starts_with("answered 503"), "{backend}: {reason}");
+        wait_down(&convey, backend, "answered 503");
     }
     // whoever leads may go: the others make the check
     works.store(true, Ordering::Relaxed);
@@ -263,7 +261,8 @@ fn the_last_checks_are_in_the_status_with_time_and_reason() {
     });
     for check in convey.server("web", "a").last_checks {
         assert_eq!(check.outcome, CheckOutcome::Failed);
-        assert!((50.0..1_000.0).contains(&check.milliseconds), "{check:?}");
+        // whatever more a slow machine makes of it, and never microseconds
+        assert!((50.0..50_000.0).contains(&check.milliseconds), "{check:?}");
         assert!(check.seconds_ago < PATIENCE.as_secs_f64(), "{check:?}");
         assert!(check.reason.is_some_and(|why| why.starts_with("answered 500")));
     }

@@ -273,7 +273,7 @@ fn awe4lb_its_matches_and_pools_hold() {
         "id: lab\ndescription: two pools\nservers:\n- id: web\n  addr: {{host: {lb}, port: {VIP_PORT}}}\n  match:\n  - op: {{host: {{equals: {own}}}}}\n    \
          pool: {{hosts: [{{addr: {{host: {ip}, port: 9001}}}}]}}\n  - pool:\n      type: roundRobin\n      hosts:\n      - addr: {{host: {ip}, port: \
          9002}}\n        weight: 9\n        priority: 1\n      - addr: {{host: {ip}, port: 9003}}\n        weight: 1\n        priority: 2\n    healthCheck: \
-         {{intervalMs: 200, timeoutMs: 100}}\n",
+         {{intervalMs: 200, timeoutMs: 2000}}\n",
         own = own.ip4()
     );
     let convey = site.convey(Kind::Awe4lb, "lab.yaml", &text);

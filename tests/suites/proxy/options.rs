@@ -70,13 +70,17 @@ fn a_busy_session_ends_with_its_lifetime_and_begins_anew() {
     let convey = lab.convey(&lb, &alone(&text));
     let client = UdpClient::new(&client, lb.addr(53));
     let first = ask(&client, "x");
-    // the round has the other server next; what is on its way when a session ends is not answered
+    // what is on its way when a session ends is not answered: then it asks again
+    let lost = Some(Duration::from_secs(1));
+    client.socket().set_read_timeout(lost).expect("a time-out");
+    // the round has the other server next
     wait_until("another session has another server", PATIENCE, || {
         std::thread::sleep(Duration::from_millis(50));
         let answer = client.ask(b"x");
         answer.is_ok_and(|answer| answer != first.as_bytes())
     });
-    assert_eq!(open(&convey), 1);
+    // the second may be over by now, too
+    assert!(open(&convey) <= 1, "the first goes on beside the second");
     convey.wait_status("it is counted", |status| {
         status.frontends["echo"]
             .traffic

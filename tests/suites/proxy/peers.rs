@@ -113,8 +113,9 @@ fn a_client_that_has_vanished_is_found_and_the_server_is_told() {
     let stream = peers.connect();
     peers.lab.unplug(&peers.client);
     peers.wait_ended(TerminationReason::ClientLost);
-    let log = peers.convey.stderr();
-    assert!(log.contains(" CD "), "{log}");
+    wait_until("the log says why", PATIENCE, || {
+        peers.convey.stderr().contains(" CD ")
+    });
     // the server's end of the connection is gone
     wait_until("the server is told", PATIENCE, || {
         (peers.server.run("ss -Htn state established")).trim().is_empty()

@@ -90,6 +90,10 @@ fn a_client_keeps_its_server_and_both_families_are_served() {
     }
     let both = BTreeMap::from([("a:x".to_owned(), 8), ("b:x".to_owned(), 8)]);
     assert_eq!(by_server, both, "round robin over both families");
+    // they are counted when they have been sent, and the client may be faster
+    convey.wait_status("every answer is counted", |status| {
+        status.frontends["echo"].traffic.datagrams_out >= 96
+    });
     let status = convey.status();
     let traffic = &status.frontends["echo"].traffic;
     assert_eq!((traffic.connections_total, traffic.connections_current), (16, 16));
@@ -99,7 +103,7 @@ fn a_client_keeps_its_server_and_both_families_are_served() {
     assert_eq!(listed.matches("echo/a").count(), 8, "{listed}");
     let json = convey.order("connections --json --limit 1");
     assert!(
-        json.contains("\"protocol\": \"udp\"") && json.contains("\"idle_seconds\": 0."),
+        json.contains("\"protocol\": \"udp\"") && json.contains("\"idle_seconds\": "),
         "{json}"
     );
     let told = convey.order(&format!("explain udp {} {}", client.addr(40_000), lb.addr(53)));

@@ -42,6 +42,7 @@ fn packet() -> Packet {
         .into(),
         alerts: vec![],
         rules: PacketRules::default(),
+        xdp: None,
         next_hops: [
             ("10.1.0.2".parse().expect("an address"), known),
             ("10.1.0.3".parse().expect("an address"), hop(HopState::Unresolved)),

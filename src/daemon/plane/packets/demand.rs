@@ -131,12 +131,13 @@ fn used_servers(service: &PacketService, in_use: &InUse) -> Vec<IpServerAddr> {
     servers.filter(|server| used.contains(server)).collect()
 }
 
-/// Whether the way to every server is known, or known not to exist.
+/// Whether a network state is about all that is wanted, and in it the way to every server is known, or known not to exist.
 pub fn is_resolved(wanted: &Wanted, network_state: &NetworkState) -> bool {
-    (wanted.servers.iter()).all(|server| {
+    let is_known = |server| {
         let hop = network_state.hops.servers.get(server);
         hop.is_some_and(|hop| !matches!(hop.resolution, Resolution::Unresolved { .. }))
-    })
+    };
+    *network_state.wanted == *wanted && wanted.servers.iter().all(is_known)
 }
 
 /// Interfaces whose packets are needed, with their indexes: those that frontends name or that have their VIPs, and

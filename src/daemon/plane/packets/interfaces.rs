@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    engine::Engine,
+    base::XdpAttachMode,
+    engine::{Engine, xdp::Attached},
     privilege::{BrokerError, Client},
 };
 
@@ -19,6 +20,8 @@ pub type Sockets = Vec<(String, u32, Vec<OwnedFd>)>;
 pub struct Interfaces {
     /// Those that are served, with their indexes.
     served: BTreeMap<String, u32>,
+    /// Where the program of the xdp engine is attached to them.
+    attached: BTreeMap<String, Attached>,
     /// Those whose sockets could not be had, and why: said once.
     refused: BTreeMap<String, String>,
     /// Those of which the broker may hold duplicates that nobody needs.
@@ -29,6 +32,47 @@ impl Interfaces {
     /// Those that are served, with their indexes.
     pub const fn served(&self) -> &BTreeMap<String, u32> {
         &self.served
+    }
+
+    /// Where the program of the xdp engine is attached to them.
+    pub const fn attached(&self) -> &BTreeMap<String, Attached> {
+        &self.attached
+    }
+
+    /// Has the program of an engine that has one attached to an interface whose sockets are served.
+    pub async fn attach(&mut self, name: String, ifindex: u32, engine: &Engine, broker: &Client) {
+        let Some(xdp) = engine.xdp() else { return };
+        let attached = match broker.xdp_attach(name.as_str().into()).await {
+            Ok(attached) => Attached {
+                mode: attached.mode,
+                why: attached.why,
+            },
+            Err(error) => Attached {
+                mode: XdpAttachMode::None,
+                why: error.to_string(),
+            },
+        };
+        let (mode, why) = (attached.mode, attached.why.as_str());
+        let reason = if why.is_empty() {
+            String::new()
+        } else {
+            format!(": {why}")
+        };
+        tracing::info!(
+            event = "xdp_attached", interface = %name, mode = %mode,
+            "xdp on interface {name}: {mode}{reason}"
+        );
+        xdp.attached(ifindex, Some(attached.clone()));
+        self.attached.insert(name, attached);
+    }
+
+    /// Has the program detached from an interface, whose packets all go to its sockets from then on.
+    pub async fn detach(&mut self, name: &str, broker: &Client) {
+        if self.attached.remove(name).is_some()
+            && let Err(error) = broker.xdp_detach(name.into()).await
+        {
+            tracing::error!(event = "xdp_kept", interface = %name, "cannot detach xdp from interface {name}: {error}");
+        }
     }
 
     /// Whether something has to be tried again.
@@ -43,13 +87,17 @@ impl Interfaces {
     }
 
     /// One has vanished, and its sockets with it.
-    pub async fn lost(&mut self, ifindex: u32, broker: &Client) {
+    pub async fn lost(&mut self, ifindex: u32, engine: Option<&Engine>, broker: &Client) {
         let lost = self.served.iter().find(|(_, index)| **index == ifindex);
         let Some(name) = lost.map(|(name, _)| name.clone()) else {
             return;
         };
         self.served.remove(&name);
         tracing::warn!(event = "interface_lost", interface = %name, "interface {name} was removed from the host");
+        if let Some(xdp) = engine.and_then(Engine::xdp) {
+            xdp.attached(ifindex, None);
+        }
+        self.detach(&name, broker).await;
         self.release(name.into(), broker).await;
     }
 
@@ -88,6 +136,10 @@ impl Interfaces {
             .collect();
         for name in gone {
             if let Some(ifindex) = self.served.remove(&name) {
+                self.detach(&name, broker).await;
+                if let Some(xdp) = engine.xdp() {
+                    xdp.attached(ifindex, None);
+                }
                 engine.remove_interface(ifindex);
                 tracing::info!(event = "interface_left", interface = %name, "no longer serving interface {name}");
                 self.release(name.into(), broker).await;
@@ -102,7 +154,8 @@ impl Interfaces {
                 Ok(sockets) => {
                     engine.add_interface(ifindex, sockets);
                     tracing::info!(event = "interface_served", interface = %name, "serving interface {name}");
-                    self.insert(name, ifindex);
+                    self.insert(name.clone(), ifindex);
+                    self.attach(name, ifindex, engine, broker).await;
                 }
                 Err(error) => self.refuse(name, error.to_string()),
             }

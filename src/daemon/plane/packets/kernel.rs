@@ -2,17 +2,32 @@
 
 use std::{
     io,
+    num::NonZeroU32,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 use crate::{
     base::{Holder, PortRanges},
-    config::{Config, PacketService},
-    engine::raw::socket,
+    config::{Config, PacketService, model::XdpMode},
+    engine::{
+        raw::socket,
+        xdp::{
+            attach, layout,
+            load::{self, LoadLimits, Loaded},
+            object::OBJECT,
+            services::ServiceMaps,
+        },
+    },
     firewall::{Applied, Firewall, Lock, LockError, Monitor},
-    privilege::{ClaimError, KernelOps, Served},
+    privilege::{ClaimError, KernelOps, Served, XDP_DESCRIPTORS, XdpAttached, XdpInterface},
+    sys::link_settings,
 };
+
+const _: () = assert!(
+    layout::HANDED.len() == XDP_DESCRIPTORS,
+    "the broker hands out what the engine takes"
+);
 
 /// Packet sockets and firewall of this host.
 #[derive(Debug)]
@@ -21,6 +36,8 @@ pub struct HostKernel {
     /// Who holds the packet modes when we do.
     us: Holder,
     held: Option<Held>,
+    /// The program of the XDP engine.
+    xdp: Option<Loaded>,
 }
 
 /// The packet modes are ours.
@@ -39,7 +56,13 @@ impl HostKernel {
             firewall,
             us,
             held: None,
+            xdp: None,
         }
+    }
+
+    fn xdp(&mut self) -> io::Result<&mut Loaded> {
+        let unloaded = || io::Error::new(io::ErrorKind::NotFound, "the XDP program is not loaded");
+        self.xdp.as_mut().ok_or_else(unloaded)
     }
 }
 
@@ -112,5 +135,71 @@ impl KernelOps for HostKernel {
             let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
             texts.join("; ")
         })
+    }
+
+    fn load_xdp(&mut self, max_flows: NonZeroU32) -> Result<Vec<OwnedFd>, String> {
+        if self.xdp.is_none() {
+            // the other half are those of the slow path
+            let flows = NonZeroU32::new(max_flows.get() / 2).unwrap_or(NonZeroU32::MIN);
+            let loaded = load::load(OBJECT, LoadLimits { flows }).map_err(|error| {
+                let last = error.log.lines().rev().take(2).collect::<Vec<_>>();
+                let said = last.into_iter().rev().collect::<Vec<_>>().join("; ");
+                match said.is_empty() {
+                    true => error.to_string(),
+                    false => format!("{error}; the kernel's verifier says: {said}"),
+                }
+            })?;
+            self.xdp = Some(loaded);
+        }
+        let descriptors = self.xdp().and_then(|loaded| loaded.hand_out());
+        descriptors.map_err(|error| format!("hand the XDP program out: {error}"))
+    }
+
+    fn attach_xdp(&mut self, to: XdpInterface<'_>, mode: XdpMode) -> io::Result<XdpAttached> {
+        let interface = attach::Interface {
+            index: to.index,
+            name: to.name,
+            is_loopback: to.is_loopback,
+            // who does not say is none
+            is_veth: link_settings::driver(to.name).is_ok_and(|driver| driver == "veth"),
+        };
+        let attach::Attached { mode, why } = self.xdp()?.attach(&interface, mode);
+        Ok(XdpAttached { mode, why })
+    }
+
+    fn detach_xdp(&mut self, ifindex: u32) {
+        if let Some(loaded) = &mut self.xdp {
+            loaded.detach(ifindex);
+        }
+    }
+
+    fn make_xdp_tables(&mut self, count: u8) -> io::Result<Vec<OwnedFd>> {
+        self.xdp()?.make_tables(count)
+    }
+
+    fn narrow_xdp(&mut self, services: &[PacketService]) -> Result<(), String> {
+        let Some(loaded) = &mut self.xdp else {
+            return Ok(());
+        };
+        let narrowed = loaded.narrow(&ServiceMaps::of(services));
+        narrowed.map_err(|error| format!("take services from the XDP program: {error}"))
+    }
+
+    fn widen_xdp(&mut self, services: &[PacketService]) -> Result<Option<String>, String> {
+        let Some(loaded) = &mut self.xdp else {
+            return Ok(None);
+        };
+        let wanted = ServiceMaps::of(services);
+        let widened = loaded.widen(&wanted);
+        widened.map_err(|error| format!("give services to the XDP program: {error}"))?;
+        let left_out = wanted.left_out;
+        Ok((left_out > 0).then(|| {
+            format!(
+                "{left_out} services are left to packet sockets: the XDP program has room for {} of one port, and for {} of several \
+                 ports at one address",
+                layout::SERVICES,
+                layout::RANGES
+            )
+        }))
     }
 }

@@ -9,9 +9,11 @@
 //! Rules come before packets, at the start and at a reload; at the end packets end before rules.
 
 mod demand;
+mod engine;
 mod interfaces;
 mod kernel;
 mod rules;
+mod running;
 mod task;
 mod vips;
 
@@ -29,8 +31,8 @@ use crate::{
         EndpointRange,
         exit::{self, Exit},
     },
-    config::Config,
-    engine::{Engine, network::NetworkState},
+    config::{Config, EngineChoice},
+    engine::{Engine, network::NetworkState, xdp::Attached},
     pools::Pools,
     privilege::{BrokerError, Client},
     snapshot::Snapshot,
@@ -83,6 +85,17 @@ pub struct PacketPlane {
     task: JoinHandle<()>,
 }
 
+/// What the threads of the packet modes are started with.
+#[derive(Debug, Clone, Copy)]
+pub struct PacketThreads {
+    /// Threads of the engine.
+    pub workers: usize,
+    /// The first shard of the counters that they write: one for each, and one more.
+    pub first_shard: usize,
+    /// `engine` of the configuration at the start.
+    pub engine: EngineChoice,
+}
+
 /// What runs now, as its task last said.
 #[derive(Debug, Default)]
 pub struct View {
@@ -90,8 +103,12 @@ pub struct View {
     pub vips: BTreeMap<EndpointRange, Vip>,
     /// Names of the frontends of which a VIP waits, in words; empty if none does.
     pub waiting: String,
+    /// The engine that runs, and why that; `None`: none does.
+    pub engine: Option<(EngineChoice, Arc<str>)>,
     /// Interfaces that are served, with their indexes.
     pub served: BTreeMap<String, u32>,
+    /// Where the program of the xdp engine is attached to them.
+    pub attached: BTreeMap<String, Attached>,
     /// The network as last seen.
     pub network_state: Arc<NetworkState>,
     /// VIPs that the firewall rules are for: those of flows that have outlived their frontend too.
@@ -137,12 +154,10 @@ enum Order {
 }
 
 impl PacketPlane {
-    /// Starts the task; no engine runs yet. `workers` threads, which write the counters' shards from `first_shard` on.
-    /// `record` is where the firewall notes what it has done. To be called within the runtime.
+    /// Starts the task; no engine runs yet. `record` is where the firewall notes what it has done. To be called within the runtime.
     #[must_use]
     pub fn start(
-        workers: usize,
-        first_shard: usize,
+        threads: PacketThreads,
         record: PathBuf,
         broker: Client,
         snapshot: Arc<ArcSwap<Snapshot>>,
@@ -151,8 +166,7 @@ impl PacketPlane {
         let (view_tx, view) = watch::channel(Arc::default());
         let engine = Arc::new(ArcSwapOption::empty());
         let environment = task::Environment {
-            workers,
-            first_shard,
+            threads,
             broker,
             snapshot,
             engine: Arc::clone(&engine),
@@ -160,7 +174,7 @@ impl PacketPlane {
             orders: orders.downgrade(),
         };
         Self {
-            workers,
+            workers: threads.workers,
             orders,
             engine,
             view,

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
-    hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,18 +15,22 @@ use tokio::{
 };
 
 use super::{
-    Armed, Order, PacketsError, View, demand, interfaces::Interfaces, rules::InstalledRules, vips::Vips,
+    Armed, Order, PacketThreads, PacketsError, View, demand,
+    engine::{self, Started},
+    interfaces::Interfaces,
+    rules::InstalledRules,
+    running::Running,
+    vips::Vips,
 };
 use crate::{
     config::{Config, PacketService},
     engine::{
-        Engine, EngineEvent, EngineSettings,
+        Engine, EngineEvent,
         network::{Follower, NetworkState, Wanted},
     },
     firewall,
-    flow::{Flows, TableLimits},
     pools::Pools,
-    privilege::{Client, sandbox},
+    privilege::Client,
     snapshot::Snapshot,
 };
 
@@ -44,10 +47,8 @@ const EVENTS: usize = 64;
 
 /// What the task is given.
 pub struct Environment {
-    /// Threads of the engine.
-    pub workers: usize,
-    /// Their first shard of the counters.
-    pub first_shard: usize,
+    /// What the engine is started with.
+    pub threads: PacketThreads,
     /// Where the broker is asked.
     pub broker: Client,
     /// The snapshot in effect.
@@ -74,35 +75,6 @@ pub struct Plane {
     armed: Option<(u64, PreparedPackets)>,
     /// The number of the last that was armed.
     last_armed: u64,
-}
-
-/// The parts that exist once a configuration needs them.
-struct Running {
-    engine: Arc<Engine>,
-    follower: Follower,
-    /// What it follows.
-    wanted: Wanted,
-    network_states: watch::Receiver<Arc<NetworkState>>,
-    events: mpsc::Receiver<EngineEvent>,
-}
-
-impl Running {
-    /// Waits until the way to every server is known, or known not to exist.
-    async fn resolved(&mut self) {
-        loop {
-            let settled = demand::is_resolved(&self.wanted, &self.network_states.borrow_and_update());
-            if settled || self.network_states.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn want(&mut self, wanted: Wanted) {
-        if self.wanted != wanted {
-            self.follower.want(wanted.clone());
-            self.wanted = wanted;
-        }
-    }
 }
 
 /// What has been prepared: to be committed or put back.
@@ -164,7 +136,10 @@ impl Plane {
                 News::RulesDue => self.check_rules().await,
                 News::NetworkState => self.adopt_network_state().await,
                 News::Engine(EngineEvent::InterfaceLost(ifindex)) => {
-                    self.interfaces.lost(ifindex, &self.environment.broker).await;
+                    let engine = self.running.as_ref().map(|running| Arc::clone(&running.engine));
+                    self.interfaces
+                        .lost(ifindex, engine.as_deref(), &self.environment.broker)
+                        .await;
                     self.adopt_network_state().await;
                 }
                 News::Engine(EngineEvent::ReturnHops) => {
@@ -249,7 +224,7 @@ impl Plane {
         // source addresses of a new configuration count once it is in effect, for flows go on meanwhile
         let in_effect = self.config.clone().filter(|_| !self.services.is_empty());
         let wanted = Wanted::of(in_effect.as_deref().unwrap_or(config), &all);
-        prepared.has_started = self.start(config, wanted)?;
+        prepared.has_started = self.start(config, wanted).await?;
         if let Some(running) = &mut self.running {
             // a server whose host is down is never resolved: it is not waited for longer than this
             let _ = timeout(RESOLVE_WAIT, running.resolved()).await;
@@ -264,7 +239,7 @@ impl Plane {
             .open_missing(
                 needed,
                 &mut prepared.sockets,
-                self.environment.workers,
+                self.environment.threads.workers,
                 &self.environment.broker,
             )
             .await?;
@@ -302,12 +277,23 @@ impl Plane {
         self.config = Some(config);
         if let Some(running) = &self.running {
             for (name, ifindex, sockets) in prepared.sockets {
+                let broker = &self.environment.broker;
                 running.engine.add_interface(ifindex, sockets);
-                self.interfaces.insert(name, ifindex);
+                self.interfaces.insert(name.clone(), ifindex);
+                self.interfaces
+                    .attach(name, ifindex, &running.engine, broker)
+                    .await;
             }
         }
         self.shrink().await;
+        if let Some(running) = &mut self.running {
+            // what is reported as done has the new source addresses; a kernel that does not answer is not waited for longer
+            let _ = timeout(RESOLVE_WAIT, running.followed()).await;
+        }
         self.adopt_network_state().await;
+        if let Some(running) = &self.running {
+            running.applied().await;
+        }
     }
 
     /// Removes what neither the configuration nor a live flow needs any more, and follows no more than that.
@@ -350,7 +336,7 @@ impl Plane {
             .serve(
                 needed,
                 &engine,
-                self.environment.workers,
+                self.environment.threads.workers,
                 &self.environment.broker,
             )
             .await;
@@ -386,8 +372,11 @@ impl Plane {
 
     /// Serves nothing any more: the engine ends, then the rules, and with them the broker's hold on the packet modes.
     async fn give_up(&mut self) {
-        self.stop_engine();
         let served: Vec<String> = self.interfaces.served().keys().cloned().collect();
+        for name in &served {
+            self.interfaces.detach(name, &self.environment.broker).await;
+        }
+        self.stop_engine();
         for name in served {
             self.interfaces
                 .release(name.into(), &self.environment.broker)
@@ -406,7 +395,9 @@ impl Plane {
         let view = View {
             vips: self.vips.states().clone(),
             waiting: self.vips.waiting().to_owned(),
+            engine: self.running.as_ref().map(|running| running.choice.clone()),
             served: self.interfaces.served().clone(),
+            attached: self.interfaces.attached().clone(),
             network_state: self.network_state(),
             in_effect: self.rules.in_effect().iter().map(|service| service.vip).collect(),
             rules: self.rules.status().clone(),
@@ -419,36 +410,26 @@ impl Plane {
     }
 
     /// Has the follower follow, and starts it and the engine if they do not run. Whether it did.
-    fn start(&mut self, config: &Config, wanted: Wanted) -> Result<bool, PacketsError> {
+    async fn start(&mut self, config: &Config, wanted: Wanted) -> Result<bool, PacketsError> {
         if let Some(running) = &mut self.running {
             running.want(wanted);
             return Ok(false);
         }
         let (events_tx, events) = mpsc::channel(EVENTS);
         let follower = Follower::start(wanted.clone()).map_err(PacketsError::Follow)?;
-        let workers = self.environment.workers;
-        let flows = Arc::new(Flows::new(TableLimits {
-            max_flows: config.packet.max_flows,
-            workers,
-            hash_seed: RandomState::new().hash_one("flows"),
-        }));
-        let settings = EngineSettings {
-            workers,
-            first_shard: self.environment.first_shard,
-        };
-        let snapshot = Arc::clone(&self.environment.snapshot);
-        let engine = Engine::start_raw(
-            &settings,
-            flows,
+        let Environment {
+            threads,
             snapshot,
-            events_tx,
-            sandbox::confine_packet_thread,
-        )
-        .map_err(PacketsError::Engine)?;
+            broker,
+            ..
+        } = &self.environment;
+        let Started { engine, choice } =
+            engine::start(*threads, config.packet.max_flows, snapshot, broker, events_tx).await?;
         let engine = Arc::new(engine);
         self.environment.engine.store(Some(Arc::clone(&engine)));
         self.running = Some(Running {
             engine,
+            choice,
             network_states: follower.network_states(),
             follower,
             wanted,

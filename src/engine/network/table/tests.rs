@@ -65,6 +65,18 @@ fn resolution(table: &Table) -> Resolution {
 }
 
 #[test]
+fn a_network_state_says_what_it_is_about() {
+    let mut table = table();
+    assert_eq!(*table.network_state().wanted, wanted());
+    let other = Wanted {
+        nat_addresses: vec![ip("10.0.0.7")],
+        ..wanted()
+    };
+    table.want(other.clone());
+    assert_eq!(*table.network_state().wanted, other);
+}
+
+#[test]
 fn a_resolved_server_has_a_link_header() {
     let network_state = table().network_state();
     let hop = &network_state.hops.servers[&SERVER];

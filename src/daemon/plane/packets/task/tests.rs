@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    config::{Options, Source, load},
+    config::{EngineChoice, Options, Source, load},
     privilege::Channel,
     snapshot::Builder,
     sys::fdpass,
@@ -25,8 +25,11 @@ async fn the_late_end_of_what_was_given_up_does_not_touch_what_is_prepared_after
     let snapshot = builder.build(&first, &pools, Instant::now()).snapshot;
     let (orders, mut inbox) = mpsc::unbounded_channel();
     let environment = Environment {
-        workers: 1,
-        first_shard: 0,
+        threads: PacketThreads {
+            workers: 1,
+            first_shard: 0,
+            engine: EngineChoice::Raw,
+        },
         broker: client,
         snapshot: Arc::new(ArcSwap::new(snapshot)),
         engine: Arc::default(),

@@ -1,0 +1,253 @@
+//! What is to be in the maps: made of services, next hops and numbers. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    layout::{
+        ADDRESS_ABSENT, ADDRESS_OWN, ADDRESSES, EndpointKey, INTERFACES, InterfaceValue, SettingsValue,
+        TABLE_ELEMENTS, TABLE_FLAGS, TABLE_KEYED, TABLES, TargetFlags, TargetValue, octets,
+    },
+    numbers::{Numbered, Numbers},
+};
+use crate::{
+    balance::{Balancer, HashKey},
+    base::{Mac, PortRanges},
+    flow::{DsrService, FlowTarget, Hops, Services},
+};
+
+/// Slots of a table in one element.
+const SLOTS_AN_ELEMENT: usize = 4;
+
+/// What is to be in the maps that user space writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Targets by number, with version 0.
+    pub targets: BTreeMap<u16, TargetValue>,
+    /// Maglev tables by the first port of their services.
+    pub tables: BTreeMap<EndpointKey, Table>,
+    /// Flags of addresses.
+    pub addresses: BTreeMap<[u8; 16], u32>,
+    /// Interfaces that the program is attached to, by index.
+    pub interfaces: BTreeMap<u32, Port>,
+    /// What the program is told besides.
+    pub settings: SettingsValue,
+    /// Services and addresses that there is no room for: their packets are left to the slow path.
+    pub left_out: usize,
+}
+
+/// A Maglev table.
+#[derive(Debug, Clone)]
+pub struct Table {
+    balancer: Arc<Balancer>,
+    /// Numbers of the servers by their index; 0: it is no server of this service.
+    numbers: Arc<[u16]>,
+}
+
+/// An interface that the program is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Its link address.
+    pub mac: Mac,
+    /// Whether in the driver.
+    pub is_native: bool,
+}
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        // balancers are not changed, but replaced
+        Arc::ptr_eq(&self.balancer, &other.balancer) && self.numbers == other.numbers
+    }
+}
+
+impl Eq for Table {}
+
+impl Table {
+    /// That of a service, if the program may choose by it.
+    fn of(service: &DsrService<'_>, numbers: &Numbers) -> Option<Self> {
+        let balancer = service.maglev.filter(|maglev| !maglev.slots().is_empty())?;
+        if service.has_access {
+            return None;
+        }
+        let number =
+            |target: &Option<Arc<FlowTarget>>| target.as_ref().and_then(|target| numbers.number(target));
+        let of: Arc<[u16]> = service
+            .targets
+            .iter()
+            .map(|target| number(target).unwrap_or(0))
+            .collect();
+        // a family without servers is the slow path's, which answers
+        of.iter().any(|number| *number != 0).then(|| Self {
+            balancer: Arc::clone(balancer),
+            numbers: of,
+        })
+    }
+
+    /// The elements of the array.
+    pub fn elements(&self) -> impl Iterator<Item = u64> {
+        let number = |server: &u32| {
+            let number = usize::try_from(*server)
+                .ok()
+                .and_then(|server| self.numbers.get(server));
+            number.copied().unwrap_or(0)
+        };
+        let slots = self.balancer.slots().chunks(SLOTS_AN_ELEMENT).map(move |four| {
+            let mut halves = [[0; 2]; SLOTS_AN_ELEMENT];
+            for (half, server) in halves.iter_mut().zip(four) {
+                *half = number(server).to_le_bytes();
+            }
+            let mut bytes = [0; 8];
+            bytes
+                .iter_mut()
+                .zip(halves.as_flattened())
+                .for_each(|(to, from)| *to = *from);
+            // slot i is half-word i % 4 of the number, whatever the order of bytes
+            u64::from_le_bytes(bytes)
+        });
+        let [flags, first, second] = key(self.balancer.key());
+        let end = [flags, first, second]
+            .into_iter()
+            .take(TABLE_ELEMENTS - TABLE_FLAGS);
+        slots.chain(std::iter::repeat(0)).take(TABLE_FLAGS).chain(end)
+    }
+}
+
+/// Flags and key of a table.
+fn key(key: HashKey) -> [u64; 3] {
+    key.secret()
+        .map_or([0; 3], |[first, second]| [TABLE_KEYED, first, second])
+}
+
+impl Contents {
+    /// What is to be there. Targets without a number are given one; those that are configured no more keep theirs.
+    /// `attached`: interfaces that the program is attached to, by index, and whether in the driver. `is_mixed`: the slow path
+    /// may have flows that look like the program's.
+    pub fn plan(
+        services: &Services,
+        hops: &Hops,
+        attached: &BTreeMap<u32, bool>,
+        is_mixed: bool,
+        numbers: &mut Numbers,
+    ) -> Self {
+        let dsr: Vec<_> = services.dsr().collect();
+        numbers.configure(dsr.iter().flat_map(|service| service.targets.iter().flatten()));
+        let numbers = &*numbers;
+        let targets = numbers
+            .iter()
+            .map(|(number, numbered)| (number, target(numbered, hops)));
+        let tables = dsr.iter().filter_map(|service| {
+            let key = EndpointKey {
+                addr: service.range.first().0,
+                protocol: service.protocol,
+            };
+            Some((key, Table::of(service, numbers)?))
+        });
+        let (tables, without_table) = limited(tables.collect(), TABLES);
+        let (addresses, without_flags) = limited(addresses(services, hops), ADDRESSES);
+        let interfaces = attached.iter().filter_map(|(ifindex, is_native)| {
+            let mac = hops.interfaces.get(ifindex)?.mac;
+            let is_native = *is_native;
+            Some((*ifindex, Port { mac, is_native }))
+        });
+        let (interfaces, without_port) = limited(interfaces.collect(), INTERFACES);
+        Self {
+            targets: targets.collect(),
+            tables,
+            addresses,
+            interfaces,
+            settings: SettingsValue {
+                nat_ports: bounds(services.nat_ports()),
+                has_passthrough: is_mixed || services.has_passthrough(),
+            },
+            left_out: without_table + without_flags + without_port,
+        }
+    }
+}
+
+impl From<Port> for InterfaceValue {
+    fn from(attached: Port) -> Self {
+        Self {
+            mac: attached.mac,
+            is_native: attached.is_native,
+        }
+    }
+}
+
+/// The least and the greatest of some ports.
+fn bounds(ports: PortRanges) -> (u16, u16) {
+    let first = ports.iter().map(|range| range.first).min();
+    let last = ports.iter().map(|range| range.last).max();
+    (first.unwrap_or(0), last.unwrap_or(0))
+}
+
+/// The first so many, and how many others there are.
+fn limited<K: Ord, V>(mut all: BTreeMap<K, V>, most: usize) -> (BTreeMap<K, V>, usize) {
+    let left_out = all.len().saturating_sub(most);
+    for _ in 0..left_out {
+        all.pop_last();
+    }
+    (all, left_out)
+}
+
+fn target(numbered: &Numbered, hops: &Hops) -> TargetValue {
+    let target = &numbered.target;
+    let way = target.direct_way(hops);
+    let (link, mtu) = way.unzip();
+    TargetValue {
+        version: 0,
+        incarnation: numbered.incarnation,
+        address: target.ip,
+        hop: link.map_or(Mac([0; 6]), |link| link.destination),
+        shift: target.shift(),
+        interface_mac: link.map_or(Mac([0; 6]), |link| link.source),
+        flags: TargetFlags {
+            known: way.is_some(),
+            down: target.is_down(),
+            l2: target.has_vip,
+            slow: target.access().is_some(),
+        },
+        ifindex: link.map_or(0, |link| link.ifindex),
+        mtu: mtu.unwrap_or(0),
+        idle: u32::try_from(target.idle().as_millis()).unwrap_or(u32::MAX),
+    }
+}
+
+fn addresses(services: &Services, hops: &Hops) -> BTreeMap<[u8; 16], u32> {
+    let own: BTreeSet<_> = services.addresses().chain(hops.own.iter().copied()).collect();
+    let mut flags: BTreeMap<_, u32> = own.into_iter().map(|ip| (octets(ip), ADDRESS_OWN)).collect();
+    for vip in &hops.absent_vips {
+        *flags.entry(octets(*vip)).or_default() |= ADDRESS_ABSENT;
+    }
+    flags
+}
+
+/// What is to be done to come from what a map holds to what it is to hold.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Difference<'a, K, V> {
+    /// What is new or another.
+    pub put: Vec<(&'a K, &'a V)>,
+    /// Keys of what is to go.
+    pub gone: Vec<K>,
+}
+
+impl<'a, K: Ord + Copy, V: PartialEq> Difference<'a, K, V> {
+    /// Between what is there and what is to be there.
+    pub fn between(before: &BTreeMap<K, V>, now: &'a BTreeMap<K, V>) -> Self {
+        Self {
+            put: now
+                .iter()
+                .filter(|(key, value)| before.get(*key) != Some(*value))
+                .collect(),
+            gone: before
+                .keys()
+                .filter(|key| !now.contains_key(*key))
+                .copied()
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+use std::net::SocketAddr;
+
+use super::*;
+use crate::{
+    base::{Protocol, ServerState},
+    config::{DsrMethod, HashSeed, Mode},
+    flow::{
+        Resolution,
+        testing::{SERVERS, Site, own_mac, server_addr, server_mac},
+    },
+};
+
+fn plan(site: &Site, numbers: &mut Numbers) -> Contents {
+    Contents::plan(&site.services, &site.hops, &BTreeMap::new(), false, numbers)
+}
+
+fn site(servers: u8) -> Site {
+    Site::new(Mode::Dsr, Protocol::Tcp, servers)
+}
+
+/// The number in a slot, as the program reads it.
+fn slot(elements: &[u64], slot: usize) -> u16 {
+    (elements[slot / 4] >> (slot % 4 * 16)) as u16
+}
+
+#[test]
+fn the_program_chooses_whom_the_path_chooses() {
+    for seed in [None, Some(HashSeed("correct horse".to_owned()))] {
+        let mut site = site(5);
+        site.config.global.hash_seed = seed.clone();
+        site.apply();
+        let mut numbers = Numbers::default();
+        let contents = plan(&site, &mut numbers);
+        let (key, table) = contents.tables.first_key_value().expect("a table");
+        assert_eq!((key.addr, key.protocol), (site.vip(), Protocol::Tcp));
+        let elements: Vec<u64> = table.elements().collect();
+        assert_eq!(elements.len(), TABLE_ELEMENTS);
+        let service = site.services.dsr().next().unwrap();
+        let maglev = service.maglev.unwrap();
+        for port in 1_024..2_024 {
+            let client = SocketAddr::from(([203, 0, 113, 9], port));
+            let place = maglev.slot(maglev.flow_hash(client, site.vip())).unwrap();
+            let owner = maglev.slots()[place] as usize;
+            let target = service.targets[owner].as_ref().unwrap();
+            assert_eq!(Some(slot(&elements, place)), numbers.number(target));
+        }
+        let keyed = maglev
+            .key()
+            .secret()
+            .map_or([0; 3], |[first, second]| [1, first, second]);
+        assert_eq!(keyed[0], u64::from(seed.is_some()));
+        assert_eq!(elements[TABLE_FLAGS..], keyed);
+        assert_eq!(
+            maglev.slots().len().div_ceil(4),
+            TABLE_FLAGS,
+            "the last slot has an element"
+        );
+    }
+}
+
+#[test]
+fn a_target_says_where_its_packets_go_and_whether_they_may() {
+    let mut site = site(1);
+    let mut numbers = Numbers::default();
+    let target =
+        |site: &Site, numbers: &mut Numbers| *plan(site, numbers).targets.first_key_value().unwrap().1;
+    let resolved = target(&site, &mut numbers);
+    assert_eq!(resolved.address, server_addr(false, 1).ip());
+    assert_eq!(
+        (resolved.hop, resolved.interface_mac),
+        (server_mac(1), own_mac(SERVERS))
+    );
+    assert_eq!((resolved.ifindex, resolved.idle), (SERVERS, 900_000));
+    let can_be_sent = TargetFlags {
+        known: true,
+        ..TargetFlags::default()
+    };
+    assert_eq!(resolved.flags, can_be_sent);
+
+    site.health(1, ServerState::Down);
+    site.apply();
+    assert_eq!(
+        target(&site, &mut numbers).flags,
+        TargetFlags {
+            down: true,
+            ..can_be_sent
+        }
+    );
+    site.health(1, ServerState::Up);
+
+    let ip = server_addr(false, 1).ip();
+    let hop = site.hops.servers.get_mut(&ip).unwrap();
+    hop.resolution = Resolution::Unresolved { ifindex: SERVERS };
+    site.apply();
+    assert_eq!(target(&site, &mut numbers).flags, TargetFlags::default());
+    assert_eq!(numbers.iter().count(), 1, "all the time it is one target");
+}
+
+#[test]
+fn by_method_l2_a_server_behind_a_gateway_gets_nothing() {
+    let mut site = site(1);
+    site.backend().dsr_method = DsrMethod::L2;
+    site.apply();
+    let flags = |site: &Site| plan(site, &mut Numbers::default()).targets[&1].flags;
+    assert_eq!(
+        flags(&site),
+        TargetFlags {
+            known: true,
+            l2: true,
+            ..TargetFlags::default()
+        }
+    );
+    site.hops.behind_gateways.insert(server_addr(false, 1).ip());
+    assert_eq!(
+        flags(&site),
+        TargetFlags {
+            l2: true,
+            ..TargetFlags::default()
+        }
+    );
+}
+
+#[test]
+fn what_the_slow_path_has_to_ask_for_has_no_table_and_its_flows_go_there() {
+    let mut site = site(2);
+    let mut numbers = Numbers::default();
+    assert_eq!(plan(&site, &mut numbers).tables.len(), 1);
+    site.per_client(3, 0);
+    let limited = plan(&site, &mut numbers);
+    assert!(limited.tables.is_empty());
+    assert!(limited.targets.values().all(|target| target.flags.slow));
+}
+
+#[test]
+fn without_servers_that_are_up_there_is_no_table() {
+    let mut site = site(1);
+    site.health(1, ServerState::Down);
+    site.apply();
+    assert!(plan(&site, &mut Numbers::default()).tables.is_empty());
+}
+
+#[test]
+fn our_own_addresses_and_vips_begin_no_flows_and_absent_vips_are_left_alone() {
+    let mut site = site(1);
+    let (own, vip) = ("192.0.2.77".parse().unwrap(), site.vip().ip());
+    site.hops.own.insert(own);
+    site.hops.absent_vips.insert(vip);
+    let addresses = plan(&site, &mut Numbers::default()).addresses;
+    assert_eq!(addresses.get(&octets(own)), Some(&ADDRESS_OWN));
+    assert_eq!(addresses.get(&octets(vip)), Some(&(ADDRESS_OWN | ADDRESS_ABSENT)));
+}
+
+#[test]
+fn passthrough_frontends_and_flows_are_said_and_have_no_targets() {
+    let site = Site::new(Mode::Passthrough, Protocol::Tcp, 1);
+    let contents = plan(&site, &mut Numbers::default());
+    assert!(contents.settings.has_passthrough);
+    assert!(contents.targets.is_empty() && contents.tables.is_empty());
+    let direct = Site::new(Mode::Dsr, Protocol::Tcp, 1);
+    let of = |is_mixed| {
+        let mut numbers = Numbers::default();
+        let attached = BTreeMap::from([(SERVERS, true), (99, false)]);
+        Contents::plan(&direct.services, &direct.hops, &attached, is_mixed, &mut numbers)
+    };
+    assert!(!of(false).settings.has_passthrough);
+    assert!(
+        of(true).settings.has_passthrough,
+        "for the slow path has some flows"
+    );
+    let known = Port {
+        mac: own_mac(SERVERS),
+        is_native: true,
+    };
+    assert_eq!(
+        of(false).interfaces,
+        BTreeMap::from([(SERVERS, known)]),
+        "one has no link address yet"
+    );
+}
+
+#[test]
+fn of_a_table_and_a_target_only_what_has_changed_is_written() {
+    let mut site = site(3);
+    let mut numbers = Numbers::default();
+    let before = plan(&site, &mut numbers);
+    site.apply();
+    let same = plan(&site, &mut numbers);
+    assert_eq!(before, same, "another snapshot of the same");
+    site.health(2, ServerState::Down);
+    site.apply();
+    let after = plan(&site, &mut numbers);
+    let targets = Difference::between(&before.targets, &after.targets);
+    assert_eq!((targets.put.len(), targets.gone.len()), (1, 0));
+    assert_eq!(Difference::between(&before.tables, &after.tables).put.len(), 1);
+    let none = BTreeMap::new();
+    assert_eq!(Difference::between(&after.tables, &none).gone.len(), 1);
+}

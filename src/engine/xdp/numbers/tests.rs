@@ -1,0 +1,152 @@
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    base::Protocol,
+    config::Mode,
+    flow::{Services, testing::Site},
+};
+
+/// The targets of a site's only service.
+fn targets(services: &Services) -> Vec<Arc<FlowTarget>> {
+    let service = services.dsr().next().expect("a service of mode dsr");
+    service.targets.iter().flatten().cloned().collect()
+}
+
+fn site(servers: u8) -> Vec<Arc<FlowTarget>> {
+    targets(&Site::new(Mode::Dsr, Protocol::Tcp, servers).services)
+}
+
+#[test]
+fn a_target_keeps_its_number_over_reloads() {
+    let mut numbers = Numbers::default();
+    let mut site = Site::new(Mode::Dsr, Protocol::Tcp, 3);
+    numbers.configure(&targets(&site.services));
+    let before: Vec<_> = (targets(&site.services).iter())
+        .map(|target| numbers.number(target))
+        .collect();
+    site.backend().servers.remove("s2");
+    site.apply();
+    let left = targets(&site.services);
+    numbers.configure(&left);
+    assert_eq!(numbers.number(&left[0]), before[0]);
+    assert_eq!(numbers.number(&left[1]), before[2]);
+    let newest = numbers.get(before[0].unwrap()).unwrap();
+    assert!(Arc::ptr_eq(&newest.target, &left[0]), "as last configured");
+}
+
+#[test]
+fn a_removed_target_keeps_its_number_until_a_whole_scan_finds_no_flow_of_it() {
+    let mut numbers = Numbers::default();
+    let all = site(2);
+    numbers.configure(&all);
+    let removed = numbers.number(&all[1]).unwrap();
+    numbers.scan_begins();
+    numbers.configure(&all[..1]);
+    assert!(numbers.scan_ended(|_| false).is_empty(), "it may have missed one");
+    numbers.scan_begins();
+    assert!(
+        numbers.scan_ended(|number| number == removed).is_empty(),
+        "there is a flow"
+    );
+    numbers.scan_begins();
+    let over = numbers.scan_ended(|_| false);
+    assert_eq!(
+        over.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
+        [removed]
+    );
+    assert_eq!(numbers.number(&all[1]), None);
+}
+
+#[test]
+fn a_flow_of_a_target_that_had_the_number_before_names_nothing() {
+    let mut numbers = Numbers::default();
+    let all = site(1);
+    let number = numbers.take(&all[0]).unwrap();
+    let before = numbers.get(number).unwrap().incarnation;
+    numbers.scan_begins();
+    assert_eq!(numbers.scan_ended(|_| false).len(), 1);
+    numbers.next = number;
+    assert_eq!(numbers.take(&all[0]), Some(number));
+    assert!(numbers.of_flow(number.into(), before).is_none());
+    let now = numbers.get(number).unwrap().incarnation;
+    assert!(numbers.of_flow(number.into(), now).is_some());
+    assert!(numbers.of_flow(1 << 20, now).is_none());
+}
+
+#[test]
+fn when_all_numbers_are_given_there_is_none_for_another() {
+    let mut numbers = Numbers::default();
+    let all = site(3);
+    let first = numbers.take(&all[0]).unwrap();
+    let given = numbers.get(first).unwrap().clone();
+    numbers
+        .all
+        .extend((1..=MAX).map(|number| (number, given.clone())));
+    assert_eq!(numbers.take(&all[1]), None);
+    numbers.all.remove(&77);
+    assert_eq!(numbers.take(&all[2]), Some(77));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Configure(Vec<usize>),
+    Take(usize),
+    ScanBegins,
+    ScanEnds(Vec<usize>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let some = || prop::collection::vec(0..6_usize, 0..6);
+    let step = prop_oneof![
+        some().prop_map(Step::Configure),
+        (0..6_usize).prop_map(Step::Take),
+        Just(Step::ScanBegins),
+        some().prop_map(Step::ScanEnds),
+    ];
+    prop::collection::vec(step, 0..40)
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_numbers_are_of_one_target_and_incarnations_are_never_given_again(steps in steps()) {
+        let all = site(6);
+        let mut numbers = Numbers::default();
+        // what each incarnation was of
+        let mut incarnations: HashMap<u32, (u16, usize)> = HashMap::new();
+        for step in steps {
+            let mut kept = HashSet::new();
+            match step {
+                Step::Configure(which) => {
+                    numbers.configure(which.iter().map(|index| &all[*index]));
+                    kept.extend(which);
+                }
+                Step::Take(which) => {
+                    prop_assert!(numbers.take(&all[which]).is_some());
+                    kept.insert(which);
+                }
+                Step::ScanBegins => numbers.scan_begins(),
+                Step::ScanEnds(with_flows) => {
+                    let found: HashSet<_> =
+                        with_flows.iter().filter_map(|index| numbers.number(&all[*index])).collect();
+                    let over = numbers.scan_ended(|number| found.contains(&number));
+                    prop_assert!(over.iter().all(|(number, of)| !found.contains(number) && !of.is_configured()));
+                }
+            }
+            for index in kept {
+                prop_assert!(numbers.number(&all[index]).is_some());
+            }
+            let mut seen = HashSet::new();
+            for (index, target) in all.iter().enumerate() {
+                let Some(number) = numbers.number(target) else { continue };
+                prop_assert!(number != 0 && seen.insert(number), "two targets with one number");
+                let numbered = numbers.get(number).expect("what has a number");
+                prop_assert!(Arc::ptr_eq(&numbered.target, target));
+                let first = *incarnations.entry(numbered.incarnation).or_insert((number, index));
+                prop_assert_eq!(first, (number, index));
+            }
+        }
+    }
+}
