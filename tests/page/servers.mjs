@@ -37,7 +37,7 @@ export const tests = [
       equal((await held.daemon.ask("/v1/overrides")).overrides.length, 0, "overrides");
       await page.keyboard.press("Escape");
       await until("Escape closes the panel", async () => !(await page.isVisible(".panel")));
-      assert(!page.url().includes("panel="), page.url());
+      await until("and the address is without it", async () => !page.url().includes("panel="));
       await close(page);
     },
   },

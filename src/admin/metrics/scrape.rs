@@ -42,17 +42,20 @@ impl Scrape {
     /// The seconds since 1970 at a moment, to a tenth: what does not change shall not seem to.
     #[must_use]
     pub fn timestamp(&self, at: Instant) -> f64 {
-        let ago = self.now.saturating_duration_since(at);
-        let at = seconds(self.wall.checked_sub(ago).unwrap_or(self.wall));
-        (at * 10.0).round() / 10.0
+        (self.exactly(at) * 10.0).round() / 10.0
     }
 
-    /// When the process started, in seconds since 1970.
+    fn exactly(&self, at: Instant) -> f64 {
+        let ago = self.now.saturating_duration_since(at);
+        seconds(self.wall.checked_sub(ago).unwrap_or(self.wall))
+    }
+
+    /// When the process started, in seconds since 1970, to a tenth that is not after it: nothing is counted before.
     #[must_use]
     pub fn begun(&self) -> f64 {
         // once: the two clocks do not agree to the microsecond, and a start that moves looks like a restart
         static BEGUN: OnceLock<f64> = OnceLock::new();
-        *BEGUN.get_or_init(|| self.timestamp(self.status.started))
+        *BEGUN.get_or_init(|| (self.exactly(self.status.started) * 10.0).floor() / 10.0)
     }
 }
 
