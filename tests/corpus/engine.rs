@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use convey::{
     base::{PacketReason, WorkerId},
     config::PacketService,
-    flow::{Flows, Hops, Moment, PacketCounters, Path, ReasonCounters, Services, TableLimits, Verdict},
+    flow::{
+        FlowStore, Flows, Hops, Moment, PacketCounters, Path, ReasonCounters, Services, TableLimits, Verdict,
+    },
     packet::{Frame, HEADROOM, Offload},
     snapshot::Snapshot,
 };
@@ -84,19 +86,7 @@ impl Engine for Pure {
     }
 
     fn packet(&mut self, bytes: &[u8], offload: Offload, ifindex: u32) -> Outcome {
-        let mut buffer = vec![0; HEADROOM];
-        buffer.extend(bytes);
-        let mut frame =
-            Frame::new(&mut buffer, HEADROOM, bytes.len(), offload).expect("the frame lies in its buffer");
-        let verdict = self.path.process(&mut frame, ifindex, self.now);
-        let (offload, frame) = (frame.offload, frame.bytes().to_vec());
-        let answers = self.path.answers().map(|answer| (answer.ifindex, answer.frame));
-        Outcome {
-            verdict,
-            frame,
-            offload,
-            answers: answers.collect(),
-        }
+        by_path(&mut self.path, bytes, offload, ifindex, self.now)
     }
 
     fn count(&self, reason: PacketReason) -> u64 {
@@ -106,5 +96,28 @@ impl Engine for Pure {
     fn usage(&self) -> (u64, u64) {
         let usage = self.flows.usage();
         (usage.nat_flows + usage.dsr_flows, usage.fragments_waiting)
+    }
+}
+
+/// What a path makes of a frame.
+pub fn by_path<S: FlowStore>(
+    path: &mut Path<S>,
+    bytes: &[u8],
+    offload: Offload,
+    ifindex: u32,
+    now: Moment,
+) -> Outcome {
+    let mut buffer = vec![0; HEADROOM];
+    buffer.extend(bytes);
+    let mut frame =
+        Frame::new(&mut buffer, HEADROOM, bytes.len(), offload).expect("the frame lies in its buffer");
+    let verdict = path.process(&mut frame, ifindex, now);
+    let (offload, frame) = (frame.offload, frame.bytes().to_vec());
+    let answers = path.answers().map(|answer| (answer.ifindex, answer.frame));
+    Outcome {
+        verdict,
+        frame,
+        offload,
+        answers: answers.collect(),
     }
 }

@@ -22,12 +22,12 @@ use convey::{
         services::ServiceMaps,
     },
     flow::{Flows, Hops, Moment, PacketCounters, Path, ReasonCounters, Services, TableLimits, Verdict},
-    packet::{Frame, HEADROOM, Offload, parse},
+    packet::{Offload, parse},
     snapshot::Snapshot,
     sys::bpf::{self, BatchCursor, Insert, Map, TestContext, kind},
 };
 
-use crate::engine::{Engine, Outcome};
+use crate::engine::{Engine, Outcome, by_path};
 
 /// What the program returns (include/uapi/linux/bpf.h).
 const XDP_PASS: u32 = 2;
@@ -283,21 +283,7 @@ impl Engine for Kernel {
                 offload,
                 answers: Vec::new(),
             },
-            None => {
-                let mut buffer = vec![0; HEADROOM];
-                buffer.extend(bytes);
-                let mut frame = Frame::new(&mut buffer, HEADROOM, bytes.len(), offload)
-                    .expect("the frame lies in its buffer");
-                let verdict = self.path.process(&mut frame, ifindex, self.now);
-                let (offload, frame) = (frame.offload, frame.bytes().to_vec());
-                let answers = self.path.answers().map(|answer| (answer.ifindex, answer.frame));
-                Outcome {
-                    verdict,
-                    frame,
-                    offload,
-                    answers: answers.collect(),
-                }
-            }
+            None => by_path(&mut self.path, bytes, offload, ifindex, self.now),
         }
     }
 
