@@ -14,6 +14,7 @@
 //! ─ I/O ───────────────────────────────────────────────────────────────────────  these do not import each other
 //! proxy          listeners, choice of a server, connect, relay                 worker threads
 //! engine         raw: packet sockets and the threads that serve them           packet threads
+//!                xdp: a program in the kernel, its maps, raw as its slow path  keeper's thread
 //!                network: links, addresses, routes, neighbours by netlink      control thread
 //! health         active checks                                                 control thread
 //! discovery      sources of servers, their answers                             control thread
@@ -49,12 +50,13 @@
 //! | | `convey-admin-walk` | walks through all flows for a list of connections, while one is asked for | |
 //! | | `convey-worker-N`, one a CPU | accepts, relays; a connection never changes thread | |
 //! | | `convey-packet-N`, one a CPU | receives, rewrites and sends packets | nor bind a socket or set its options |
+//! | | `convey-xdp`, with engine xdp | writes the maps of the kernel's program, reads its counters, clears expired flows away; asks the broker for tables | |
 //! | | `convey-log` | writes the journal or stderr from a bounded queue | |
 //! | | `convey-logfile`, one a file of `connection_log` | appends lines about connections; the broker has opened it | |
 //! | | `convey-export`, where they go to syslog servers | sends them, a task a server | |
 //! | | `convey-state` | writes the overrides to the state directory; nothing waits for it | |
 //! | | the file watcher's | tells of changes near the configuration file | |
-//! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent and marked sockets that the configuration needs, installs firewall rules, opens log files, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root; CAP_BPF for the XDP engine, CAP_PERFMON until that is loaded |
+//! | `convey-broker` | one | binds listeners, opens packet sockets and makes transparent and marked sockets that the configuration needs, installs firewall rules, loads and attaches the XDP program, opens log files, reads that file again | CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW; CAP_DAC_READ_SEARCH if started by root; CAP_BPF for the XDP engine, CAP_PERFMON until that is loaded |
 //!
 //! | `convey-runner` | one | starts the commands that the configuration names, as the broker has read it | nothing; its commands neither |
 //! | `convey-command` | one, a process for each command that runs | watches over it, and ends all that it has started | |
@@ -94,6 +96,10 @@
 //! payload is read by [`preamble`] from bytes that stay: the ClientHello goes to the server as it came. Nothing is waited for
 //! that nothing depends on, so protocols in which the server speaks first work. [`snapshot::FrontendView::way`] decides for
 //! connections and for `convey explain` alike.
+//!
+//! With engine xdp a program of ours in the receive path decides about ordinary packets of mode dsr by itself, from maps that
+//! the keeper makes of services and next hops; what it passes goes the way of all packets with engine raw, over a store whose
+//! flows are the program's.
 //!
 //! A packet: the kernel's stack sees it too and drops it (chain CONVEY), the socket filter admits it, a packet thread
 //! receives a batch, [`flow::Path`] finds or makes its flow and rewrites it in place, the thread sends the batch. Frames

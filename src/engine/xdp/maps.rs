@@ -9,7 +9,7 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::layout::HANDED;
+use super::layout::{HANDED, sum_of_numbers};
 use crate::{
     flow::Moment,
     sys::bpf::{self, Map, TestRun},
@@ -146,16 +146,6 @@ fn monotonic() -> io::Result<u64> {
     Ok(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0))
 }
 
-/// One number for each CPU that there may be, added up.
-#[must_use]
-pub fn sum(values: &[u8]) -> u64 {
-    let (words, _) = values.as_chunks::<8>();
-    words
-        .iter()
-        .map(|word| u64::from_ne_bytes(*word))
-        .fold(0, u64::wrapping_add)
-}
-
 /// What is under a number in a map of one number for each CPU.
 ///
 /// # Errors
@@ -163,5 +153,5 @@ pub fn sum(values: &[u8]) -> u64 {
 pub fn count(map: &Map, index: u32) -> io::Result<u64> {
     let mut values = vec![0; map.value_bytes()];
     map.lookup(&index.to_ne_bytes(), &mut values)?;
-    Ok(sum(&values))
+    Ok(sum_of_numbers(&values))
 }
