@@ -60,8 +60,8 @@ impl<S: FlowStore> Flows<S> {
     /// Whether a client holds all NAT ports of a server that it may.
     fn has_share(&self, target: &FlowTarget, tuple: &FiveTuple) -> bool {
         let client = tuple.client.0;
-        let reverse = Key::new(tuple.protocol, target.at(tuple.vip.0), client);
-        (target.share()).is_some_and(|limit| self.store.shares().is_full(limit, &reverse, client.ip()))
+        let towards = Key::new(tuple.protocol, target.at(tuple.vip.0), client);
+        (target.share()).is_some_and(|limit| self.store.is_share_full(limit, &towards, client.ip()))
     }
 
     /// Where packets of a 5-tuple would go. Changes nothing.

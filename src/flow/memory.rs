@@ -16,7 +16,7 @@ use super::{
     returns::{ReturnHops, ReturnOrigin, ReturnPath},
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, Services},
-    shares::PortShares,
+    shares::ShareLimit,
     store::{
         Admission, Beginning, DsrEntry, FlowEntry, FlowStore, NatEntry, NewFlow, Observed, Visit, Visitor,
     },
@@ -51,6 +51,12 @@ impl MemoryStore {
     pub fn check_invariants(&self) {
         self.nat.check_invariants(&self.room);
         self.dsr.check_invariants(&self.room);
+    }
+
+    /// What clients hold of the servers' NAT ports.
+    #[cfg(any(test, fuzzing))]
+    pub const fn shares(&self) -> &super::shares::PortShares {
+        self.nat.shares()
     }
 }
 
@@ -87,8 +93,12 @@ impl FlowStore for MemoryStore {
         self.nat.count(flow, client, now)
     }
 
-    fn shares(&self) -> &PortShares {
-        self.nat.shares()
+    fn follow_client(&self, flow: &mut NatFlow, origin: ReturnOrigin, client: IpAddr) {
+        self.nat.follow_client(flow, origin, client);
+    }
+
+    fn is_share_full(&self, limit: &ShareLimit, towards: &Key, client: IpAddr) -> bool {
+        self.nat.shares().is_full(limit, towards, client)
     }
 
     fn has_nat(&self) -> bool {
@@ -220,10 +230,6 @@ impl NatEntry for NatFlow {
         &self.back
     }
 
-    fn set_back(&mut self, back: ReturnPath) {
-        self.back = back;
-    }
-
     fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> Observed {
         Self::observe(self, side, segment, now)
     }
@@ -237,7 +243,7 @@ impl NatEntry for NatFlow {
     }
 
     fn allows_error(&mut self, now: Moment) -> bool {
-        Self::allows_error(self, now)
+        self.errors.allows(now)
     }
 }
 

@@ -29,7 +29,6 @@
 
 mod counters;
 mod dsr;
-mod dsr_services;
 mod errors;
 mod explain;
 mod fragments;
@@ -38,6 +37,7 @@ mod hops;
 mod key;
 mod memory;
 mod numbers;
+mod packet_services;
 mod path;
 mod plan;
 mod ports;
@@ -59,9 +59,9 @@ pub(crate) mod testing;
 mod tests;
 
 pub use counters::{PacketCounters, ReasonCounters};
-pub use dsr_services::DsrService;
 pub use hops::{Hop, HopNumber, Hops, Interface, Resolution, ReturnLink};
 pub use memory::MemoryStore;
+pub use packet_services::PacketServiceView;
 pub use path::Path;
 pub use services::{FlowTarget, SeenElsewhere, Services};
 pub use store::FlowStore;
@@ -82,10 +82,15 @@ pub(crate) mod stored {
     pub use super::{
         handshake::{HandshakeWatch, Seen},
         key::Key,
-        returns::{ReturnHops, ReturnOrigin},
-        segment::{SegmentKind, Side},
-        shares::PortShares,
-        store::{Admission, Beginning, DsrEntry, FlowEntry, NewFlow, Visit, Visitor},
+        numbers::{Half, Numbers},
+        quota::half_open_limit,
+        returns::{ReturnHops, ReturnOrigin, ReturnPath},
+        segment::{Segment, SegmentKind, Side},
+        shares::ShareLimit,
+        store::{
+            Admission, Beginning, DsrEntry, FlowEntry, NatEntry, NewFlow, Observed, Visit, Visitor,
+        },
+        table::{Claims, ErrorAllowance, Held, NatFlow, Yield, claim, rank},
         tcp_state::{Ending, TcpState},
     };
 }

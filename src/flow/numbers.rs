@@ -2,9 +2,10 @@
 //!
 //! Who is not on the path sees no number, so what may change a flow must carry one that was seen of the other side:
 //!
-//! - A segment *fits* if its sequence number is exactly the next of its side, or if it acknowledges exactly the end of what
-//!   the other side has sent (its side may have lost packets before us), or if both are within 32 KiB: a guess hits with
-//!   2^-32 each. Only segments that fit move the numbers, so no forged one can prepare another.
+//! - A segment *fits* if its sequence number is exactly the next of its side, or if it acknowledges exactly what its side
+//!   has last acknowledged or the end of what the other side has sent (its side may have lost packets before us), or if both
+//!   are within 32 KiB: a guess hits with about 2^-32 each. Only segments that fit move the numbers, and only those of their
+//!   own side, so no forged one can prepare another.
 //! - A RST must be exact: RFC 5961 section 3.2, as conntrack reads it.
 //!
 //! Both sides may lose packets before us at once while both send much. Then nothing fits until there is a pause; the
@@ -23,25 +24,27 @@ const AGAIN: i32 = 1 << 20;
 /// Both sides' numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Numbers {
-    client: Half,
-    server: Half,
+    /// The client's.
+    pub client: Half,
+    /// The server's.
+    pub server: Half,
     /// Behind the last SYN of the client, if that is another than the one that began the flow.
-    other_syn: Option<u32>,
+    pub other_syn: Option<u32>,
     /// The side whose FIN came first.
-    first_fin: Option<Side>,
+    pub first_fin: Option<Side>,
     /// The client's clock when it last spoke after the server's FIN: what the server's TIME_WAIT compares with.
-    clock: Option<u32>,
+    pub clock: Option<u32>,
 }
 
 /// One side's numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Half {
+pub struct Half {
     /// Behind what it has sent.
-    end: u32,
+    pub end: u32,
     /// The highest number that it has acknowledged.
-    acknowledged: u32,
+    pub acknowledged: u32,
     /// Behind its FIN.
-    fin: Option<u32>,
+    pub fin: Option<u32>,
 }
 
 /// How far `a` is behind `b`; negative: before it (RFC 9293 section 3.4).
@@ -145,10 +148,6 @@ impl Numbers {
         if self.first_fin == Some(Side::Server) {
             self.keep_clock(side, segment);
         }
-        let other = self.half_mut(side.other());
-        if distance(acknowledged, other.end) > 0 {
-            other.end = acknowledged;
-        }
         let own = self.half_mut(side);
         if distance(end, own.end) > 0 {
             own.end = end;
@@ -167,9 +166,13 @@ impl Numbers {
     }
 
     fn fits(&self, side: Side, sequence: u32, acknowledged: u32) -> bool {
-        let ahead = distance(sequence, self.half(side).end).saturating_abs();
-        let behind = distance(acknowledged, self.half(side.other()).end).saturating_abs();
-        (ahead == 0 && behind < FAR) || (behind == 0 && ahead < FAR) || (ahead <= NEAR && behind <= NEAR)
+        let own = self.half(side);
+        let ahead = distance(sequence, own.end).saturating_abs();
+        let fits = |expected: u32| {
+            let behind = distance(acknowledged, expected).saturating_abs();
+            (ahead == 0 && behind < FAR) || (behind == 0 && ahead < FAR) || (ahead <= NEAR && behind <= NEAR)
+        };
+        fits(own.acknowledged) || fits(self.half(side.other()).end)
     }
 
     /// Whether a side's FIN has been acknowledged, exactly.

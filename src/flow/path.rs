@@ -80,6 +80,11 @@ impl<S: FlowStore, C: PacketCounters> Path<S, C> {
         }
     }
 
+    /// Begins its random numbers anew: for tests that hold two data planes side by side.
+    pub const fn reseed(&mut self, seed: u64) {
+        self.random = SplitMix64::new(seed);
+    }
+
     /// Applies newer services.
     pub fn set_services(&mut self, services: Arc<Services>) {
         self.router.services = services;

@@ -22,6 +22,11 @@ pub(super) struct Quota {
     dsr: AtomicU32,
 }
 
+/// Half-open passthrough flows among `max_flows`, at most.
+pub fn half_open_limit(max_flows: u32) -> u32 {
+    (max_flows / HALF_OPEN_PART).max(1)
+}
+
 /// Adds one if that keeps a counter within a limit.
 fn take(counter: &AtomicU32, limit: u32) -> bool {
     counter
@@ -45,7 +50,7 @@ impl Quota {
 
     /// Half-open passthrough flows, at most.
     pub fn half_open_limit(&self) -> u32 {
-        (self.max / HALF_OPEN_PART).max(1)
+        half_open_limit(self.max)
     }
 
     /// Entries of DSR's cache, at most.

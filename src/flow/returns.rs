@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use super::{Hop, HopNumber, Resolution, ReturnLink};
+use super::{Hop, HopNumber, Hops, Resolution, ReturnLink};
 use crate::{
     base::Mac,
     packet::{LinkHeader, Tags},
@@ -89,6 +89,16 @@ enum LookUp {
 }
 
 impl ReturnHop {
+    /// Of one flow, of this client.
+    const fn new(client: IpAddr) -> Self {
+        Self {
+            client,
+            flows: 1,
+            routed: None,
+            moved: None,
+        }
+    }
+
     fn look_up(&mut self, clients: &HashMap<IpAddr, Hop>) -> LookUp {
         let known = clients
             .get(&self.client)
@@ -148,15 +158,7 @@ impl ReturnHops {
         let number = HopNumber(*next);
         *next = next.wrapping_add(1);
         numbers.insert(origin, number);
-        hops.insert(
-            number,
-            ReturnHop {
-                client,
-                flows: 1,
-                routed: None,
-                moved: None,
-            },
-        );
+        hops.insert(number, ReturnHop::new(client));
         drop(numbered);
         self.version.fetch_add(1, Ordering::Release);
         ReturnPath {
@@ -180,6 +182,52 @@ impl ReturnHops {
             }
             self.version.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Follows the hops of exactly these origins, each with one client behind it, as far as there are numbers for them. For
+    /// flows that are kept elsewhere, which do not [enter](Self::enter) and [leave](Self::leave) one by one.
+    pub fn retain(&self, in_use: &HashMap<ReturnOrigin, IpAddr>) {
+        let mut numbered = self.lock();
+        let Numbered { numbers, hops, next } = &mut *numbered;
+        let before = numbers.len();
+        numbers.retain(|origin, number| {
+            let is_used = in_use.contains_key(origin);
+            if !is_used {
+                hops.remove(number);
+            }
+            is_used
+        });
+        let mut has_changed = numbers.len() != before;
+        for (origin, client) in in_use {
+            if hops.len() >= MOST {
+                break;
+            }
+            if !numbers.contains_key(origin) {
+                let number = HopNumber(*next);
+                *next = next.wrapping_add(1);
+                numbers.insert(*origin, number);
+                hops.insert(number, ReturnHop::new(*client));
+                has_changed = true;
+            }
+        }
+        drop(numbered);
+        if has_changed {
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// The number of an origin's hop, if that is followed.
+    pub fn number_of(&self, origin: &ReturnOrigin) -> Option<HopNumber> {
+        self.lock().numbers.get(origin).copied()
+    }
+
+    /// Where replies go instead of back to their origins, as these next hops say.
+    pub fn moved(&self, hops: &Hops) -> HashMap<ReturnOrigin, ReturnLink> {
+        let numbered = self.lock();
+        let moved = numbered.numbers.iter();
+        moved
+            .filter_map(|(origin, number)| Some((*origin, *hops.returns.get(number)?)))
+            .collect()
     }
 
     /// Rises whenever there are other hops to look up.

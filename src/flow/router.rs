@@ -212,12 +212,12 @@ impl<S: FlowStore> Router<S> {
         &self,
         packet: &Ported,
         target: &FlowTarget,
-        reverse: &Key,
+        towards: &Key,
         now: Moment,
     ) -> Result<(), DropReason> {
         let client = packet.source.ip();
-        let shares = self.flows.store.shares();
-        if (target.share()).is_some_and(|limit| shares.is_full(limit, reverse, client)) {
+        let store = &self.flows.store;
+        if (target.share()).is_some_and(|limit| store.is_share_full(limit, towards, client)) {
             return Err(target.refuse(self.worker, AccessReason::ClientPorts).into());
         }
         if let Some(access) = target.access() {
@@ -263,9 +263,7 @@ impl<S: FlowStore> Router<S> {
             if has_moved || observed.is_proven {
                 // not before: forged clients would use up the hops, or stand for them
                 let origin = if has_moved { origin } else { flow.back().origin };
-                let returns = store.returns();
-                returns.leave(flow.back());
-                flow.set_back(returns.enter(origin, packet.source.ip()));
+                store.follow_client(flow, origin, packet.source.ip());
             }
             flow.target().count_in(self.worker, arrival.parsed.ip_len());
             let counted = arrival.counted(flow.target());

@@ -408,6 +408,12 @@ impl FlowTarget {
         self.idle
     }
 
+    /// Half of the NAT ports that there are towards it: where more are claimed, what is half-open is soon forgotten.
+    #[must_use]
+    pub const fn half_of_ports(&self) -> u32 {
+        self.half_of_ports
+    }
+
     /// Whether half of the NAT ports towards it are claimed.
     fn is_scarce(&self) -> bool {
         self.server_live.nat_ports.load(Relaxed) > self.half_of_ports
@@ -426,6 +432,11 @@ impl FlowTarget {
     /// Counts a packet that the rules or limits refuse.
     pub fn refuse(&self, worker: WorkerId, reason: AccessReason) -> PacketReason {
         refuse(&self.frontend_live, worker, reason)
+    }
+
+    /// So many NAT ports are claimed towards its server: for who keeps that count elsewhere.
+    pub fn set_claimed_ports(&self, claimed: u32) {
+        self.server_live.nat_ports.store(claimed, Relaxed);
     }
 
     /// A flow has claimed a NAT port.

@@ -16,7 +16,7 @@ use super::{
     returns::{ReturnHops, ReturnOrigin, ReturnPath},
     segment::{Segment, SegmentKind, Side},
     services::{FlowTarget, Services},
-    shares::PortShares,
+    shares::ShareLimit,
 };
 use crate::{
     access::Permit,
@@ -107,9 +107,6 @@ pub trait NatEntry: FlowEntry {
     /// The way back to its client.
     fn back(&self) -> &ReturnPath;
 
-    /// Another way back.
-    fn set_back(&mut self, back: ReturnPath);
-
     /// Takes a packet of a side in.
     fn observe(&mut self, side: Side, segment: &Segment, now: Moment) -> Observed;
 
@@ -176,8 +173,11 @@ pub trait FlowStore: Debug + Send + Sync + 'static {
     /// The client is at a limit: the flow must end.
     fn count_nat(&self, flow: &mut Self::Nat, client: IpAddr, now: Moment) -> Result<(), AccessReason>;
 
-    /// What clients hold of the servers' NAT ports.
-    fn shares(&self) -> &PortShares;
+    /// Lets the replies of a passthrough flow go to where its client, which has proven to be there, sends from.
+    fn follow_client(&self, flow: &mut Self::Nat, origin: ReturnOrigin, client: IpAddr);
+
+    /// Whether a client holds all NAT ports that it may of a server: the one that packets with the key `towards` come from.
+    fn is_share_full(&self, limit: &ShareLimit, towards: &Key, client: IpAddr) -> bool;
 
     /// Whether there may be passthrough flows.
     fn has_nat(&self) -> bool;

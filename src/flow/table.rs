@@ -13,8 +13,12 @@
 //!
 //! What gives way to a new flow, among the NAT ports that it tries: see `yielding`. Never an established flow.
 
+mod claiming;
 mod opening;
 mod yielding;
+
+pub use claiming::{Claims, Held, claim};
+pub use yielding::{Yield, rank};
 
 use std::{
     collections::HashMap,
@@ -159,16 +163,6 @@ impl NatFlow {
         ) && self.numbers.proves_path(Side::Client, segment)
     }
 
-    /// Whether one more ICMP error about it is passed on.
-    pub fn allows_error(&mut self, now: Moment) -> bool {
-        let second = now.0 / 1_000;
-        if self.errors.second != second {
-            self.errors = ErrorAllowance { second, passed: 0 };
-        }
-        self.errors.passed = self.errors.passed.saturating_add(1);
-        self.errors.passed <= ERRORS_A_SECOND
-    }
-
     /// The server's end.
     pub fn server(&self) -> SocketAddr {
         self.reverse.from()
@@ -177,6 +171,18 @@ impl NatFlow {
     /// Our end towards the server.
     pub fn nat(&self) -> SocketAddr {
         self.reverse.to()
+    }
+}
+
+impl ErrorAllowance {
+    /// Whether one more is passed on.
+    pub fn allows(&mut self, now: Moment) -> bool {
+        let second = now.0 / 1_000;
+        if self.second != second {
+            *self = Self { second, passed: 0 };
+        }
+        self.passed = self.passed.saturating_add(1);
+        self.passed <= ERRORS_A_SECOND
     }
 }
 
@@ -312,6 +318,12 @@ impl NatTable {
             flow.permit = access.count(client, now.0)?.map(Box::new);
         }
         Ok(())
+    }
+
+    /// Lets the replies of a flow go to where its client sends from.
+    pub fn follow_client(&self, flow: &mut NatFlow, origin: ReturnOrigin, client: IpAddr) {
+        self.returns.leave(&flow.back);
+        flow.back = self.returns.enter(origin, client);
     }
 
     /// The NAT port of a flow is nobody's share any more.

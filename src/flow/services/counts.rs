@@ -6,19 +6,27 @@ use crate::{
     snapshot::live::StatsShard,
 };
 
-/// What somebody else has seen of the DSR flows to a server, to be counted with what the workers see.
+/// What somebody else has seen of the flows to a server, to be counted with what the workers see.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SeenElsewhere {
-    /// Flows that have begun.
+    /// Flows of either mode that have begun.
     pub opened: u64,
-    /// Flows that have ended.
+    /// Flows of either mode that have ended.
     pub closed: u64,
     /// Bytes of IP packets towards the server.
     pub bytes: u64,
-    /// Handshakes that have completed.
+    /// Bytes of IP packets towards clients: passthrough's.
+    pub bytes_out: u64,
+    /// Handshakes of passthrough that have completed.
     pub completed: u64,
-    /// Handshakes that have not.
-    pub incomplete: u64,
+    /// Those whose SYN the server has not answered.
+    pub unanswered: u64,
+    /// Those whose client has not acknowledged the server's answer.
+    pub unacknowledged: u64,
+    /// Handshakes of DSR that have completed.
+    pub dsr_completed: u64,
+    /// Handshakes of DSR that have not.
+    pub dsr_incomplete: u64,
 }
 
 impl FlowTarget {
@@ -66,11 +74,15 @@ impl FlowTarget {
             shard.opened.add(seen.opened);
             shard.closed.add(seen.closed);
             shard.bytes_in.add(seen.bytes);
+            shard.bytes_out.add(seen.bytes_out);
         }
         let shard = self.server_live.counters.shard(worker);
         let handshakes = [
-            (Handshake::DsrCompleted, seen.completed),
-            (Handshake::DsrIncomplete, seen.incomplete),
+            (Handshake::Completed, seen.completed),
+            (Handshake::Unanswered, seen.unanswered),
+            (Handshake::Unacknowledged, seen.unacknowledged),
+            (Handshake::DsrCompleted, seen.dsr_completed),
+            (Handshake::DsrIncomplete, seen.dsr_incomplete),
         ];
         for (handshake, count) in handshakes {
             if let Some(counter) = shard.handshakes.get(handshake as usize) {

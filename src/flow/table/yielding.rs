@@ -16,7 +16,7 @@ const REST: u64 = 1_000;
 
 /// How gladly a flow gives way: the least gives way first, within a class the one that has rested longest, or is oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Yield {
+pub struct Yield {
     class: Class,
     since: Moment,
     is_half_open: bool,
@@ -51,7 +51,7 @@ impl Yield {
 }
 
 /// How gladly a flow gives way to a new one; `None`: not at all.
-pub(super) fn rank(flow: &NatFlow, new: &Beginning) -> Option<Yield> {
+pub fn rank(flow: &NatFlow, new: &Beginning) -> Option<Yield> {
     let class = if flow.expires() <= new.now {
         Class::Expired
     } else {
