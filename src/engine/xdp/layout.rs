@@ -5,14 +5,18 @@
 //! network order, in values in the machine's.
 
 mod codec;
+mod nat;
+mod orders;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::base::{Mac, Protocol, by_label};
+use crate::base::{Mac, PortRanges, Protocol, by_label};
 pub use codec::{RANGES_SIZE, octets, ranges_to_bytes, sum_of_numbers};
+pub use nat::{ForwardValue, HalfValue, HopValue, OriginKey, ReverseValue, ShareKey, SourceValue};
+pub use orders::{Order, OrderKind, OrderResult};
 
 /// The maps that the daemon is handed, in the order in which they come; then the programs.
-pub const HANDED: [&str; 12] = [
+pub const HANDED: [&str; 20] = [
     "targets",
     "tables",
     "flows",
@@ -23,8 +27,16 @@ pub const HANDED: [&str; 12] = [
     "interfaces",
     "ports",
     "settings",
+    "forwards",
+    "reverses",
+    "claims",
+    "shares",
+    "sources",
+    "moved",
+    "seeds",
     "convey",
     "touch",
+    "order",
 ];
 
 /// Numbers of targets, from 1; 0 is none.
@@ -47,6 +59,20 @@ pub const TABLE_ELEMENTS: usize = 16_388;
 pub const TABLE_FLAGS: usize = 16_385;
 /// Flag of a table: it is looked into by SipHash under its key.
 pub const TABLE_KEYED: u64 = 1;
+/// Our addresses towards a server that the program knows.
+pub const LOCALS: usize = 8;
+/// Elements of `claims`: NAT ports that are claimed, by the number of the server, from 1.
+pub const CLAIMS: u32 = 65_539;
+/// Element of `claims` with the number of passthrough flows.
+pub const CLAIMS_FLOWS: u32 = 65_536;
+/// Element of `claims` with the number of those that are half-open.
+pub const CLAIMS_HALF_OPEN: u32 = 65_537;
+/// Element of `claims` with the number of flows that have given way to new ones, so far.
+pub const CLAIMS_GAVE_WAY: u32 = 65_538;
+/// Client networks whose shares of a server's NAT ports are counted.
+pub const SHARES: usize = 262_144;
+/// Return hops that may have moved.
+pub const MOVED: usize = 1_024;
 
 /// An address and port of ours with a protocol: the key of `services`, of `tables`, and with port 0 of `ranges`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,12 +83,12 @@ pub struct EndpointKey {
     pub protocol: Protocol,
 }
 
-/// A 5-tuple as a client sends it: the key of `flows`.
+/// A packet's two ends: the key of `flows` and `forwards` as a client sends them, of `reverses` as a server does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowKey {
-    /// The client.
+    /// The sender.
     pub from: SocketAddr,
-    /// The VIP.
+    /// What it is sent to: VIP or NAT address.
     pub to: EndpointKey,
 }
 
@@ -141,7 +167,7 @@ pub struct FlowValue {
     pub watch: WatchCode,
 }
 
-/// A state that a client's packets alone can show.
+/// A state of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum StateCode {
@@ -153,12 +179,22 @@ pub enum StateCode {
     Established = 3,
     /// Reset.
     Reset = 4,
-    /// The client has sent FIN.
+    /// The client has sent FIN; in passthrough, first, and both are acknowledged.
     Closed = 5,
     /// A datagram came.
     Asked = 6,
-    /// More than one.
+    /// In DSR more than one; in passthrough the client has sent again after an answer.
     Talking = 7,
+    /// The server's SYN|ACK came too.
+    Answered = 8,
+    /// The client's FIN is acknowledged.
+    ClientHalfClosed = 9,
+    /// The server's FIN is.
+    ServerHalfClosed = 10,
+    /// Both are, and the server's came first.
+    ServerClosed = 11,
+    /// A datagram has been answered.
+    Replied = 12,
 }
 
 /// What is still to be counted of a handshake.
@@ -176,16 +212,30 @@ pub enum WatchCode {
 /// What a target has had, of all CPUs: the value of `traffic`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TrafficValue {
-    /// IP packets.
+    /// IP packets to it.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Flows that have begun.
+    /// DSR flows that have begun.
     pub opened: u64,
-    /// Handshakes that have been completed.
+    /// Their handshakes that have been completed.
+    pub dsr_completed: u64,
+    /// Those that have not.
+    pub dsr_incomplete: u64,
+    /// IP packets to clients.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Passthrough flows that have begun.
+    pub nat_opened: u64,
+    /// Those that have ended.
+    pub nat_closed: u64,
+    /// Their handshakes that have been completed.
     pub completed: u64,
-    /// Handshakes that have not.
-    pub incomplete: u64,
+    /// Those that the server has not answered.
+    pub unanswered: u64,
+    /// Those whose answer the client has not acknowledged.
+    pub unacknowledged: u64,
 }
 
 /// An interface that runs the program: the value of `interfaces`.
@@ -195,15 +245,25 @@ pub struct InterfaceValue {
     pub mac: Mac,
     /// In the driver.
     pub is_native: bool,
+    /// Largest IP packet that it sends, in bytes.
+    pub mtu: u32,
 }
 
 /// The value of `settings`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SettingsValue {
-    /// Least and greatest NAT port.
-    pub nat_ports: (u16, u16),
+    /// NAT ports.
+    pub nat_ports: PortRanges,
     /// There may be passthrough flows.
     pub has_passthrough: bool,
+    /// Servers' packets count by whichever interface they come in.
+    pub any_interface: bool,
+    /// Some return hop has moved.
+    pub has_moved: bool,
+    /// Passthrough flows, at most.
+    pub max_flows: u32,
+    /// Those that are half-open, at most.
+    pub max_half_open: u32,
 }
 
 /// Flag of an address: refused as a source of new flows.
@@ -215,9 +275,9 @@ pub const ADDRESS_ABSENT: u32 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PassReason {
-    /// Its frontend's mode is passthrough.
-    Passthrough,
-    /// Its frontend has access rules or limits.
+    /// No NAT port or place was found for a new flow at once.
+    NatPort,
+    /// Its frontend has access rules or limits, or its client is at one.
     Limited,
     /// It has no hop left to go.
     TimeToLive,
@@ -233,7 +293,7 @@ pub enum PassReason {
     Source,
     /// It may be of a flow that the slow path has.
     OtherFlow,
-    /// The server's entry is being changed.
+    /// What it needs is being changed.
     Changing,
     /// It must leave by an interface that the program cannot send by, or was sent to another machine.
     OtherInterface,
@@ -242,7 +302,7 @@ pub enum PassReason {
 impl PassReason {
     /// Every reason, in the order of the discriminants.
     pub const ALL: [Self; 11] = [
-        Self::Passthrough,
+        Self::NatPort,
         Self::Limited,
         Self::TimeToLive,
         Self::TooBig,
@@ -259,7 +319,7 @@ impl PassReason {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Self::Passthrough => "passthrough",
+            Self::NatPort => "nat_port",
             Self::Limited => "limited",
             Self::TimeToLive => "time_to_live",
             Self::TooBig => "too_big",

@@ -3,72 +3,90 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::{
-    EndpointKey, FlowKey, FlowValue, InterfaceValue, RANGES, RangeValue, ServiceValue, SettingsValue,
-    StateCode, TargetFlags, TargetValue, TrafficValue, WatchCode,
+    EndpointKey, FlowKey, FlowValue, HalfValue, InterfaceValue, RANGES, RangeValue, ServiceValue,
+    SettingsValue, StateCode, TargetFlags, TargetValue, TrafficValue, WatchCode, nat::RawHalf,
 };
 use crate::base::Protocol;
 
 /// Bytes written one field after the other.
-struct Writer<const N: usize> {
+pub(super) struct Writer<const N: usize> {
     bytes: [u8; N],
     at: usize,
 }
 
 impl<const N: usize> Writer<N> {
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self { bytes: [0; N], at: 0 }
     }
 
-    fn put(mut self, field: &[u8]) -> Self {
+    pub fn put(mut self, field: &[u8]) -> Self {
         let free = self.bytes.iter_mut().skip(self.at);
         free.zip(field).for_each(|(to, from)| *to = *from);
         self.at += field.len();
         self
     }
 
-    fn ip(self, ip: IpAddr) -> Self {
+    pub fn ip(self, ip: IpAddr) -> Self {
         self.put(&octets(ip))
     }
 
-    fn u16(self, value: u16) -> Self {
+    pub fn u16(self, value: u16) -> Self {
         self.put(&value.to_ne_bytes())
     }
 
-    fn u32(self, value: u32) -> Self {
+    pub fn u32(self, value: u32) -> Self {
         self.put(&value.to_ne_bytes())
     }
 
-    fn u64(self, value: u64) -> Self {
+    pub fn u64(self, value: u64) -> Self {
         self.put(&value.to_ne_bytes())
+    }
+
+    pub fn half(self, half: &HalfValue) -> Self {
+        self.u32(half.end)
+            .u32(half.acknowledged)
+            .u32(half.fin.unwrap_or(0))
     }
 
     /// What is left is zeros.
-    fn end(self) -> [u8; N] {
+    pub fn end(self) -> [u8; N] {
         debug_assert!(self.at <= N, "{} bytes of {N}", self.at);
         self.bytes
     }
 }
 
 /// Bytes read one field after the other; `None` where they end.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub fn u8(&mut self) -> Option<u8> {
         self.take().map(|[byte]| byte)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_ne_bytes)
+    }
+
+    pub fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_ne_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_ne_bytes)
+    }
+
+    pub fn half(&mut self) -> Option<RawHalf> {
+        Some(RawHalf {
+            end: self.u32()?,
+            acknowledged: self.u32()?,
+            fin: self.u32()?,
+        })
     }
 }
 
@@ -87,8 +105,10 @@ fn ip_of(octets: [u8; 16], is_ipv4: bool) -> IpAddr {
     mapped.map_or(IpAddr::V6(ip), IpAddr::V4)
 }
 
-const FAMILY_IPV4: u8 = 4;
-const FAMILY_IPV6: u8 = 6;
+/// A family as keys and values have it.
+pub(super) const fn family(is_ipv4: bool) -> u8 {
+    if is_ipv4 { 4 } else { 6 }
+}
 
 impl EndpointKey {
     /// Bytes of it.
@@ -97,19 +117,14 @@ impl EndpointKey {
     /// As the maps have it.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; Self::SIZE] {
-        let family = if self.addr.is_ipv4() {
-            FAMILY_IPV4
-        } else {
-            FAMILY_IPV6
-        };
         Writer::new()
             .ip(self.addr.ip())
             .put(&self.addr.port().to_be_bytes())
-            .put(&[self.protocol.number(), family])
+            .put(&[self.protocol.number(), family(self.addr.is_ipv4())])
             .end()
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
+    pub(super) fn read(from: &mut Reader<'_>) -> Option<Self> {
         let octets = from.take()?;
         let port = u16::from_be_bytes(from.take()?);
         let protocol = match from.u8()? {
@@ -117,7 +132,7 @@ impl EndpointKey {
             number if number == Protocol::Udp.number() => Protocol::Udp,
             _ => return None,
         };
-        let ip = ip_of(octets, from.u8()? == FAMILY_IPV4);
+        let ip = ip_of(octets, from.u8()? == family(true));
         Some(Self {
             addr: SocketAddr::new(ip, port),
             protocol,
@@ -262,7 +277,7 @@ impl FlowValue {
 
 impl StateCode {
     /// Every state.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Syn,
         Self::Refused,
         Self::Established,
@@ -270,15 +285,20 @@ impl StateCode {
         Self::Closed,
         Self::Asked,
         Self::Talking,
+        Self::Answered,
+        Self::ClientHalfClosed,
+        Self::ServerHalfClosed,
+        Self::ServerClosed,
+        Self::Replied,
     ];
 
-    fn of(code: u8) -> Option<Self> {
+    pub(super) fn of(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|state| *state as u8 == code)
     }
 }
 
 impl WatchCode {
-    fn of(code: u8) -> Option<Self> {
+    pub(super) fn of(code: u8) -> Option<Self> {
         [Self::Over, Self::Awaited, Self::Overdue]
             .into_iter()
             .find(|watch| *watch as u8 == code)
@@ -287,24 +307,31 @@ impl WatchCode {
 
 impl TrafficValue {
     /// Bytes of one CPU's.
-    pub const SIZE: usize = 40;
+    pub const SIZE: usize = 96;
 
     /// The sum of a per-CPU map's value.
     #[must_use]
     pub fn sum(per_cpu: &[u8]) -> Self {
-        let all = per_cpu.chunks_exact(Self::SIZE).filter_map(|one| {
-            let mut from = Reader(one);
-            Some([from.u64()?, from.u64()?, from.u64()?, from.u64()?, from.u64()?])
-        });
-        let [packets, bytes, opened, completed, incomplete] = all.fold([0_u64; 5], |sum, one| {
-            std::array::from_fn(|i| sum[i].wrapping_add(one[i]))
-        });
+        let all = per_cpu.chunks_exact(Self::SIZE);
+        all.fold(Self::default(), |sum, one| sum.plus(&mut Reader(one)))
+    }
+
+    /// With one CPU's added.
+    fn plus(self, from: &mut Reader<'_>) -> Self {
+        let mut and = |before: u64| before.wrapping_add(from.u64().unwrap_or(0));
         Self {
-            packets,
-            bytes,
-            opened,
-            completed,
-            incomplete,
+            packets: and(self.packets),
+            bytes: and(self.bytes),
+            opened: and(self.opened),
+            dsr_completed: and(self.dsr_completed),
+            dsr_incomplete: and(self.dsr_incomplete),
+            packets_out: and(self.packets_out),
+            bytes_out: and(self.bytes_out),
+            nat_opened: and(self.nat_opened),
+            nat_closed: and(self.nat_closed),
+            completed: and(self.completed),
+            unanswered: and(self.unanswered),
+            unacknowledged: and(self.unacknowledged),
         }
     }
 }
@@ -327,21 +354,38 @@ impl InterfaceValue {
             .put(&self.mac.0)
             .u16(0)
             .u32(u32::from(self.is_native))
+            .u32(self.mtu)
             .end()
     }
 }
 
+const SETTINGS_PASSTHROUGH: u32 = 1;
+const SETTINGS_ANY_INTERFACE: u32 = 2;
+const SETTINGS_MOVED: u32 = 4;
+
 impl SettingsValue {
     /// Bytes of it.
-    pub const SIZE: usize = 8;
+    pub const SIZE: usize = 56;
 
     /// As the map has it.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; Self::SIZE] {
-        Writer::new()
-            .u16(self.nat_ports.0)
-            .u16(self.nat_ports.1)
-            .u32(u32::from(self.has_passthrough))
-            .end()
+        let flags = [
+            (self.has_passthrough, SETTINGS_PASSTHROUGH),
+            (self.any_interface, SETTINGS_ANY_INTERFACE),
+            (self.has_moved, SETTINGS_MOVED),
+        ];
+        let flags = flags.iter().filter(|(is_set, _)| *is_set);
+        let ranges = self.nat_ports.iter();
+        let start = Writer::new()
+            .u32(flags.fold(0, |all, (_, flag)| all | flag))
+            .u32(self.max_flows)
+            .u32(self.max_half_open)
+            .u32(self.nat_ports.len())
+            // at most PortRanges::MOST
+            .u32(ranges.clone().count() as u32)
+            .u32(0);
+        let all = ranges.fold(start, |to, range| to.u16(range.first).u16(range.last));
+        all.end()
     }
 }
