@@ -275,3 +275,104 @@ impl ReturnHops {
         self.lock().hops.values().map(|hop| hop.flows as usize).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(host: u16) -> ReturnOrigin {
+        let [high, low] = host.to_be_bytes();
+        ReturnOrigin {
+            ifindex: 1,
+            mac: Mac([2, 0, 0, 0, high, low]),
+            tags: Tags::default(),
+            is_v6: false,
+        }
+    }
+
+    fn client(host: u16) -> IpAddr {
+        let [high, low] = host.to_be_bytes();
+        IpAddr::from([10, 0, high, low])
+    }
+
+    fn in_use(hosts: impl IntoIterator<Item = u16>) -> HashMap<ReturnOrigin, IpAddr> {
+        let one = |host| (origin(host), client(host));
+        hosts.into_iter().map(one).collect()
+    }
+
+    /// The route to a client by a router.
+    fn route(router: u8) -> Hop {
+        Hop {
+            resolution: Resolution::Known(LinkHeader {
+                ifindex: 1,
+                source: Mac([2, 0, 0, 0, 9, 1]),
+                destination: Mac([2, 7, 7, 7, 7, router]),
+            }),
+            mtu: 1_400,
+            locals: [].into(),
+        }
+    }
+
+    fn follow(returns: &ReturnHops, host: u16, router: u8) -> HashMap<ReturnOrigin, ReturnLink> {
+        let hops = Hops {
+            returns: returns.follow(&[(client(host), route(router))].into()),
+            ..Hops::default()
+        };
+        returns.moved(&hops)
+    }
+
+    #[test]
+    fn the_hops_in_use_are_followed_and_no_others() {
+        let returns = ReturnHops::default();
+        returns.retain(&in_use([1, 2]));
+        assert_eq!(returns.clients(), [client(1), client(2)].into());
+        let kept = returns.number_of(&origin(2));
+        assert!(kept.is_some() && returns.number_of(&origin(3)).is_none());
+        returns.retain(&in_use([2, 3]));
+        assert_eq!(returns.clients(), [client(2), client(3)].into());
+        assert_eq!(returns.number_of(&origin(2)), kept);
+        assert_ne!(returns.number_of(&origin(3)), kept);
+    }
+
+    #[test]
+    fn only_other_hops_are_a_new_version() {
+        let returns = ReturnHops::default();
+        let mut version = returns.version();
+        for (hosts, is_new) in [
+            (vec![1], true),
+            (vec![1], false),
+            (vec![2], true),
+            (vec![], true),
+            (vec![], false),
+        ] {
+            returns.retain(&in_use(hosts.clone()));
+            assert_eq!(returns.version() != version, is_new, "{hosts:?}");
+            version = returns.version();
+        }
+    }
+
+    #[test]
+    fn no_more_hops_are_followed_than_there_may_be_and_who_is_followed_stays_so() {
+        let returns = ReturnHops::default();
+        returns.retain(&in_use([1]));
+        returns.retain(&in_use(1..=5_000));
+        assert_eq!(returns.clients().len(), MOST);
+        assert!(returns.number_of(&origin(1)).is_some());
+    }
+
+    #[test]
+    fn a_hop_that_has_moved_is_known_by_its_origin_as_long_as_it_is_in_use() {
+        let returns = ReturnHops::default();
+        returns.retain(&in_use([1, 2]));
+        assert_eq!(follow(&returns, 1, 1), HashMap::new());
+        let moved = follow(&returns, 1, 2);
+        let Resolution::Known(link) = route(2).resolution else {
+            unreachable!()
+        };
+        assert_eq!(moved, [(origin(1), ReturnLink { link, mtu: 1_400 })].into());
+        returns.retain(&in_use([1]));
+        assert_eq!(follow(&returns, 1, 2), moved);
+        returns.retain(&in_use([2]));
+        assert_eq!(follow(&returns, 1, 2), HashMap::new());
+    }
+}

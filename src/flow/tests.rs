@@ -10,6 +10,7 @@ mod limits;
 mod passthrough;
 mod random;
 mod ranges;
+mod views;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -149,3 +149,6 @@ fn take_over(
     }
     Claim::Lost
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,27 @@ impl Yield {
     }
 }
 
+#[cfg(test)]
+impl Yield {
+    /// Of a flow that is over.
+    pub(super) const fn over(since: Moment) -> Self {
+        Self {
+            class: Class::Closed,
+            since,
+            is_half_open: false,
+        }
+    }
+
+    /// Of a half-open one.
+    pub(super) const fn half_open(since: Moment) -> Self {
+        Self {
+            class: Class::HalfOpen,
+            since,
+            is_half_open: true,
+        }
+    }
+}
+
 /// How gladly a flow gives way to a new one; `None`: not at all.
 pub fn rank(flow: &NatFlow, new: &Beginning) -> Option<Yield> {
     let class = if flow.expires() <= new.now {

@@ -244,6 +244,56 @@ fn what_is_lost_before_us_does_not_make_a_connection_deaf() {
 }
 
 #[test]
+fn who_loses_packets_before_us_while_it_acknowledges_new_data_is_heard() {
+    let mut talk = Talk::established();
+    for _ in 0..3 {
+        talk.say(Side::Server, SegmentKind::Go, 100_000);
+        // of an upload as large only the end comes here
+        talk.client += 100_000;
+        talk.say(Side::Client, SegmentKind::Go, 1_448);
+        assert_eq!(talk.numbers.client.end, talk.client);
+    }
+    talk.say(Side::Server, SegmentKind::Close, 0);
+    talk.client += 100_000;
+    talk.say(Side::Client, SegmentKind::Close, 0);
+    assert_eq!(
+        talk.say(Side::Server, SegmentKind::Go, 0),
+        TcpState::Closing(Ending::First(Side::Server))
+    );
+}
+
+#[test]
+fn who_loses_packets_before_us_and_has_not_heard_the_other_side_yet_is_heard() {
+    let mut talk = Talk::established();
+    let heard = talk.server;
+    talk.say(Side::Server, SegmentKind::Go, 100_000);
+    talk.client += 100_000;
+    let end = talk.client + 1_448;
+    talk.give(Side::Client, segment(SegmentKind::Go, talk.client, heard, 1_448));
+    assert_eq!(talk.numbers.client.end, end);
+    let reset = segment(SegmentKind::Reset, end, heard, 0);
+    assert_eq!(talk.give(Side::Client, reset), TcpState::Closing(Ending::Reset));
+}
+
+#[test]
+fn where_much_of_both_sides_is_lost_before_us_what_is_sent_again_makes_both_heard() {
+    let mut talk = Talk::established();
+    let lost = talk.client;
+    talk.client += 100_000;
+    talk.server += 100_000;
+    for side in [Side::Client, Side::Server] {
+        talk.say(side, SegmentKind::Go, 1_448);
+    }
+    assert_eq!(talk.numbers, Talk::established().numbers, "nothing fits");
+    talk.give(Side::Client, segment(SegmentKind::Go, lost, talk.server, 1_448));
+    for side in [Side::Client, Side::Server] {
+        talk.say(side, SegmentKind::Go, 1_448);
+    }
+    let ends = (talk.numbers.client.end, talk.numbers.server.end);
+    assert_eq!(ends, (talk.client, talk.server));
+}
+
+#[test]
 fn numbers_wrap_around() {
     let mut talk = Talk::established();
     for _ in 0..10 {
@@ -317,8 +367,30 @@ proptest! {
     }
 
     #[test]
+    fn a_segment_of_an_open_connection_changes_the_numbers_of_its_own_side_only(
+        said in prop::collection::vec((side(), 0..3_000_u32, 0..3_000_u32, any::<bool>()), 0..30),
+    ) {
+        let mut talk = Talk::established();
+        for (side, len, lost, is_last) in said {
+            let other = |talk: &Talk| match side {
+                Side::Client => talk.numbers.server,
+                Side::Server => talk.numbers.client,
+            };
+            let before = other(&talk);
+            match side {
+                Side::Client => talk.client = talk.client.wrapping_add(lost),
+                Side::Server => talk.server = talk.server.wrapping_add(lost),
+            }
+            let kind = if is_last { SegmentKind::Close } else { SegmentKind::Go };
+            talk.say(side, kind, len);
+            prop_assert_eq!(other(&talk), before);
+        }
+    }
+
+    #[test]
     fn who_sees_no_number_changes_nothing(
         (client, server) in (any::<u32>(), any::<u32>()),
+        unheard in prop::sample::select(vec![0_u32, 1_448, 200_000]),
         forged in prop::collection::vec((side(), kind(), any::<u32>(), any::<u32>(), 0..65_000_u32), 1..200),
     ) {
         let mut talk = Talk::syn();
@@ -329,15 +401,18 @@ proptest! {
         talk.give(Side::Server, segment(SegmentKind::Accept, server, talk.client, 0));
         talk.server = server.wrapping_add(1);
         talk.say(Side::Client, SegmentKind::Go, 0);
+        // the client has not acknowledged all that the server has sent
+        talk.say(Side::Server, SegmentKind::Go, unheard);
         let before = talk.clone();
         for (side, kind, sequence, acknowledged, len) in forged {
             // a lucky one in 2^32 is not what this is about
             let near = |a: u32, b: u32| a.wrapping_sub(b).wrapping_add(1 << 15) < 1 << 16;
             let (own, other) = match side {
-                Side::Client => (talk.client, talk.server),
-                Side::Server => (talk.server, talk.client),
+                Side::Client => (talk.numbers.client, talk.numbers.server),
+                Side::Server => (talk.numbers.server, talk.numbers.client),
             };
-            prop_assume!(!near(sequence, own) && !near(acknowledged, other));
+            prop_assume!(!near(sequence, own.end) && !near(sequence, other.acknowledged));
+            prop_assume!(!near(acknowledged, other.end) && !near(acknowledged, own.acknowledged));
             talk.give(side, segment(kind, sequence, acknowledged, len));
             // and what it says prepares nothing: a RST right behind it
             talk.give(side, segment(SegmentKind::Reset, sequence.wrapping_add(len), 0, 0));
