@@ -219,7 +219,8 @@ impl Services {
     }
 
     /// `any_interface`: servers' packets count by whichever interface they come in.
-    pub(super) const fn any_interface(&self) -> bool {
+    #[must_use]
+    pub const fn any_interface(&self) -> bool {
         self.any_interface
     }
 
