@@ -8,8 +8,8 @@
 //!   own side, so no forged one can prepare another.
 //! - A RST must be exact: RFC 5961 section 3.2, as conntrack reads it.
 //!
-//! Both sides may lose packets before us at once while both send much. Then nothing fits until there is a pause; the
-//! packets are forwarded all the same, and the flow ends by its idle time.
+//! Both sides may lose packets before us at once while both send much. Then nothing fits until what was lost is sent again;
+//! the packets are forwarded all the same, and the flow ends by its idle time.
 
 use super::segment::{Segment, SegmentKind, Side};
 

@@ -17,9 +17,6 @@ mod claiming;
 mod opening;
 mod yielding;
 
-pub use claiming::{Claims, Held, claim};
-pub use yielding::{Yield, rank};
-
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -47,6 +44,9 @@ use crate::{
     access::{Network, Permit},
     base::{AccessReason, WorkerId},
 };
+
+pub use claiming::{Claims, Held, claim};
+pub use yielding::{Yield, rank};
 
 /// Flows that a shard is meant for: small enough that growing it holds its lock for well under a millisecond.
 const FLOWS_A_SHARD: u32 = 4_096;
