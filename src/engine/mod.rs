@@ -69,9 +69,8 @@ impl EngineReport {
     /// With what the program has done besides.
     fn with(mut self, program: XdpReport) -> Self {
         for (reason, count) in &mut self.packets {
-            if *reason == PacketReason::ToServer {
-                *count = count.wrapping_add(program.forwarded);
-            }
+            let forwarded = program.forwarded.iter().filter(|(whither, _)| whither == reason);
+            *count = forwarded.fold(*count, |count, (_, more)| count.wrapping_add(*more));
         }
         self.xdp = Some(program);
         self

@@ -18,7 +18,7 @@ const MAX_TEXT_BYTES: usize = 4096;
 pub const MAX_SERVICES_BYTES: usize = 8 << 20;
 
 /// Maps and programs of the XDP engine that come with a reply.
-pub const XDP_DESCRIPTORS: usize = 12;
+pub const XDP_DESCRIPTORS: usize = 20;
 
 /// Tables of the XDP engine that are asked for at once, at most.
 pub const MAX_TABLES: u8 = 16;

@@ -4,7 +4,7 @@
 use std::io;
 
 use convey::sys::bpf::{
-    BatchCursor, Insert, MMAPABLE, Map, MapInfo, MappedTable, NewMap, kind, possible_cpus,
+    BatchCursor, Insert, MMAPABLE, Map, MapInfo, MappedCounters, MappedTable, NewMap, kind, possible_cpus,
 };
 
 use crate::{Test, tests};
@@ -17,7 +17,9 @@ pub const TESTS: &[Test] = tests![
     a_batch_is_removed_past_what_is_not_there,
     a_full_map_says_so,
     a_value_for_each_cpu_is_one_buffer,
+    a_walk_may_begin_at_any_bucket,
     a_table_is_written_through_memory,
+    counters_are_changed_through_memory,
     only_a_table_is_mapped,
     what_is_no_map_is_refused,
 ];
@@ -119,6 +121,26 @@ fn a_map_is_walked_by_batches_of_any_size_and_by_keys() {
     assert_eq!(count, 1_000);
 }
 
+fn a_walk_may_begin_at_any_bucket() {
+    let map = hash(1_024);
+    for number in 0..1_000_u32 {
+        map.update(&number.to_ne_bytes(), &[0; 8], Insert::New).unwrap();
+    }
+    let from = |bucket| {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut cursor = BatchCursor::at_bucket(bucket);
+        let mut count = 0;
+        while !cursor.is_at_end() {
+            count += map.lookup_batch(&mut cursor, 64, &mut keys, &mut values).unwrap();
+        }
+        count
+    };
+    assert_eq!(from(0), 1_000);
+    let half = from(512);
+    assert!((300..700).contains(&half), "{half} of 1,000 in the second half");
+    assert_eq!(from(1_024), 0, "there is no such bucket");
+}
+
 fn a_batch_is_removed_past_what_is_not_there() {
     let map = hash(10);
     map.update(&[1; 4], &[0; 8], Insert::Any).unwrap();
@@ -162,6 +184,29 @@ fn a_table_is_written_through_memory() {
     assert_eq!((table.get(999), table.get(1_000)), (Some(1_000), None));
     table.fill([5]);
     assert_eq!((at(0), at(1)), (5, 0));
+}
+
+fn counters_are_changed_through_memory() {
+    let map = map(kind::ARRAY, 4, 8, 4, MMAPABLE);
+    let counters = MappedCounters::new(&map).unwrap();
+    let read = |at: u32| {
+        let mut value = [0; 8];
+        map.lookup(&at.to_ne_bytes(), &mut value).unwrap();
+        i64::from_ne_bytes(value)
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..1_000).for_each(|_| counters.add(1, 1)));
+        }
+    });
+    assert_eq!((counters.get(1), read(1), read(0)), (4_000, 4_000, 0));
+    counters.add(2, -3);
+    assert_eq!((counters.get(2), read(2)), (-3, -3));
+    counters.set(2, 1);
+    assert!(counters.add_below(2, 2) && !counters.add_below(2, 2));
+    assert_eq!(read(2), 2);
+    assert!(!counters.add_below(4, 2), "there is none");
+    assert_eq!(counters.get(4), 0);
 }
 
 fn only_a_table_is_mapped() {

@@ -6,6 +6,8 @@ mod lab;
 
 mod bpf;
 mod keeper;
+mod passthrough;
+mod site;
 mod sockets;
 mod threads;
 mod wire;
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
     let areas: &[(&str, &[Test])] = &[
         ("bpf", bpf::TESTS),
         ("keeper", keeper::TESTS),
+        ("passthrough", passthrough::TESTS),
         ("sockets", sockets::TESTS),
         ("threads", threads::TESTS),
     ];

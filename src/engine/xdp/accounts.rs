@@ -1,7 +1,7 @@
 //! What the program has counted of each target, and what is new of that. Pure.
 //!
-//! The program does not see a flow end: the map drops the one unused for longest without a word. So ends are what is missing:
-//! flows that had begun when a scan of the map began, less those that it has found.
+//! The program does not see a DSR flow end: the map drops the one unused for longest without a word. So ends are what is
+//! missing: flows that had begun when a scan of the map began, less those that it has found. Passthrough flows it ends itself.
 
 use std::collections::HashMap;
 
@@ -18,13 +18,13 @@ struct Account {
     incarnation: u32,
     /// The program's counters when they were last read: they go on when another target has the number.
     last: TrafficValue,
-    /// Flows that the program has begun.
+    /// DSR flows that the program has begun.
     begun: u64,
-    /// Flows that the slow path has put into the map, and counted.
+    /// Those that the slow path has put into the map, and counted.
     put_in: u64,
-    /// Flows that have been counted as ended.
+    /// Those that have been counted as ended.
     closed: u64,
-    /// Flows that had begun when the scan began.
+    /// Those that had begun when the scan began.
     before_scan: u64,
 }
 
@@ -41,8 +41,8 @@ impl Account {
 }
 
 impl Accounts {
-    /// Takes in what the program's counters of a target stand at, and how many of its flows the slow path has put in since it
-    /// has its number. Gives what is new, which is nothing at the first time; ends are not among it.
+    /// Takes in what the program's counters of a target stand at, and how many of its DSR flows the slow path has put in since
+    /// it has its number. Gives what is new, which is nothing at the first time; ends of DSR flows are not among it.
     pub fn read(&mut self, number: u16, incarnation: u32, now: TrafficValue, put_in: u64) -> SeenElsewhere {
         let account = self.0.entry(number).or_insert_with(|| Account {
             last: now,
@@ -59,12 +59,17 @@ impl Accounts {
         let opened = now.opened.wrapping_sub(last.opened);
         account.begun += opened;
         account.put_in = put_in;
+        let new = |now: u64, last: u64| now.wrapping_sub(last);
         SeenElsewhere {
-            opened,
-            closed: 0,
-            bytes: now.bytes.wrapping_sub(last.bytes),
-            completed: now.completed.wrapping_sub(last.completed),
-            incomplete: now.incomplete.wrapping_sub(last.incomplete),
+            opened: opened + new(now.nat_opened, last.nat_opened),
+            closed: new(now.nat_closed, last.nat_closed),
+            bytes: new(now.bytes, last.bytes),
+            bytes_out: new(now.bytes_out, last.bytes_out),
+            completed: new(now.completed, last.completed),
+            unanswered: new(now.unanswered, last.unanswered),
+            unacknowledged: new(now.unacknowledged, last.unacknowledged),
+            dsr_completed: new(now.dsr_completed, last.dsr_completed),
+            dsr_incomplete: new(now.dsr_incomplete, last.dsr_incomplete),
         }
     }
 
@@ -75,20 +80,20 @@ impl Accounts {
         }
     }
 
-    /// A scan has ended, which has found so many flows of a target that had begun before it. How many have ended since the last
-    /// one.
+    /// A scan has ended, which has found so many DSR flows of a target that had begun before it. How many have ended since the
+    /// last one.
     pub fn scan_ended(&mut self, number: u16, live: u64) -> u64 {
         let account = self.0.get_mut(&number);
         account.map_or(0, |account| account.close_all_but(account.before_scan, live))
     }
 
-    /// A target's number is free: it has no flows any more. How many have ended.
+    /// A target's number is free: it has no flows any more. How many DSR flows have ended.
     pub fn forget(&mut self, number: u16) -> u64 {
         let account = self.0.get_mut(&number);
         account.map_or(0, |account| account.close_all_but(account.opened(), 0))
     }
 
-    /// Flows that have begun and not been found to have ended.
+    /// DSR flows that have begun and not been found to have ended.
     #[must_use]
     pub fn live(&self) -> u64 {
         self.0
@@ -118,6 +123,26 @@ mod tests {
         let second = accounts.read(1, 7, counted(5, 150), 0);
         assert_eq!((second.opened, second.bytes), (2, 50));
         assert_eq!(accounts.live(), 2);
+    }
+
+    #[test]
+    fn ends_of_passthrough_flows_are_the_programs_own_count() {
+        let counted = |nat_opened, nat_closed| TrafficValue {
+            nat_opened,
+            nat_closed,
+            bytes_out: 10 * nat_opened,
+            unanswered: nat_closed,
+            ..TrafficValue::default()
+        };
+        let mut accounts = Accounts::default();
+        let _ = accounts.read(1, 7, counted(5, 5), 0);
+        let seen = accounts.read(1, 7, counted(9, 6), 0);
+        assert_eq!((seen.opened, seen.closed), (4, 1));
+        assert_eq!((seen.bytes_out, seen.unanswered), (40, 1));
+        assert_eq!(accounts.live(), 0, "of DSR there is none");
+        accounts.scan_begins();
+        assert_eq!(accounts.scan_ended(1, 0), 0);
+        assert_eq!(accounts.forget(1), 0);
     }
 
     #[test]

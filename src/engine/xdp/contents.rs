@@ -1,21 +1,27 @@
 //! What is to be in the maps: made of services, next hops and numbers. Pure.
 
+mod nat;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use super::{
     layout::{
-        ADDRESS_ABSENT, ADDRESS_OWN, ADDRESSES, EndpointKey, INTERFACES, InterfaceValue, SettingsValue,
-        TABLE_ELEMENTS, TABLE_FLAGS, TABLE_KEYED, TABLES, TargetFlags, TargetValue, octets,
+        ADDRESS_ABSENT, ADDRESS_OWN, ADDRESSES, EndpointKey, HopValue, INTERFACES, InterfaceValue, OriginKey,
+        SettingsValue, SourceValue, TABLE_ELEMENTS, TABLE_FLAGS, TABLE_KEYED, TABLES, TargetFlags,
+        TargetValue, octets,
     },
     numbers::{Numbered, Numbers},
 };
 use crate::{
     balance::{Balancer, HashKey},
-    base::{Mac, PortRanges},
-    flow::{DsrService, FlowTarget, Hops, Services},
+    base::Mac,
+    flow::{
+        FlowTarget, Hops, PacketServiceView, ReturnLink, Services,
+        stored::{ReturnOrigin, half_open_limit},
+    },
 };
 
 /// Slots of a table in one element.
@@ -32,10 +38,27 @@ pub struct Contents {
     pub addresses: BTreeMap<[u8; 16], u32>,
     /// Interfaces that the program is attached to, by index.
     pub interfaces: BTreeMap<u32, Port>,
+    /// How flows begin towards targets of mode passthrough, by number.
+    pub sources: BTreeMap<u16, SourceValue>,
+    /// Where replies go instead of where their clients' packets come from, by the bytes of its key.
+    pub moved: BTreeMap<[u8; OriginKey::SIZE], HopValue>,
     /// What the program is told besides.
     pub settings: SettingsValue,
     /// Services and addresses that there is no room for: their packets are left to the slow path.
     pub left_out: usize,
+}
+
+/// What the maps depend on besides services and next hops.
+#[derive(Debug)]
+pub struct Circumstances<'a> {
+    /// Interfaces that the program is attached to, by index, and whether in the driver.
+    pub attached: &'a BTreeMap<u32, bool>,
+    /// There are passthrough flows, or the slow path has flows for itself that look like the program's.
+    pub is_mixed: bool,
+    /// Where replies go instead of where their clients' packets come from.
+    pub moved: &'a HashMap<ReturnOrigin, ReturnLink>,
+    /// Passthrough flows, at most.
+    pub max_flows: u32,
 }
 
 /// A Maglev table.
@@ -53,6 +76,8 @@ pub struct Port {
     pub mac: Mac,
     /// Whether in the driver.
     pub is_native: bool,
+    /// Largest IP packet that it sends, in bytes.
+    pub mtu: u32,
 }
 
 impl PartialEq for Table {
@@ -66,13 +91,15 @@ impl Eq for Table {}
 
 impl Table {
     /// That of a service, if the program may choose by it.
-    fn of(service: &DsrService<'_>, numbers: &Numbers) -> Option<Self> {
+    fn of(service: &PacketServiceView<'_>, numbers: &Numbers) -> Option<Self> {
         let balancer = service.maglev.filter(|maglev| !maglev.slots().is_empty())?;
         if service.has_access {
             return None;
         }
-        let number =
-            |target: &Option<Arc<FlowTarget>>| target.as_ref().and_then(|target| numbers.number(target));
+        let number = |target: &Option<Arc<FlowTarget>>| {
+            let target = target.as_ref()?;
+            numbers.number(target, service.is_dsr)
+        };
         let of: Arc<[u16]> = service
             .targets
             .iter()
@@ -122,22 +149,28 @@ fn key(key: HashKey) -> [u64; 3] {
 
 impl Contents {
     /// What is to be there. Targets without a number are given one; those that are configured no more keep theirs.
-    /// `attached`: interfaces that the program is attached to, by index, and whether in the driver. `is_mixed`: the slow path
-    /// may have flows that look like the program's.
     pub fn plan(
         services: &Services,
         hops: &Hops,
-        attached: &BTreeMap<u32, bool>,
-        is_mixed: bool,
+        circumstances: &Circumstances<'_>,
         numbers: &mut Numbers,
     ) -> Self {
-        let dsr: Vec<_> = services.dsr().collect();
-        numbers.configure(dsr.iter().flat_map(|service| service.targets.iter().flatten()));
+        let Circumstances {
+            attached,
+            is_mixed,
+            moved,
+            max_flows,
+        } = *circumstances;
+        let all: Vec<_> = services.views().collect();
+        numbers.configure(all.iter().flat_map(|service| {
+            let targets = service.targets.iter().flatten();
+            targets.map(|target| (target, service.is_dsr))
+        }));
         let numbers = &*numbers;
         let targets = numbers
             .iter()
             .map(|(number, numbered)| (number, target(numbered, hops)));
-        let tables = dsr.iter().filter_map(|service| {
+        let tables = all.iter().filter_map(|service| {
             let key = EndpointKey {
                 addr: service.range.first().0,
                 protocol: service.protocol,
@@ -146,21 +179,24 @@ impl Contents {
         });
         let (tables, without_table) = limited(tables.collect(), TABLES);
         let (addresses, without_flags) = limited(addresses(services, hops), ADDRESSES);
-        let interfaces = attached.iter().filter_map(|(ifindex, is_native)| {
-            let mac = hops.interfaces.get(ifindex)?.mac;
-            let is_native = *is_native;
-            Some((*ifindex, Port { mac, is_native }))
-        });
-        let (interfaces, without_port) = limited(interfaces.collect(), INTERFACES);
+        let (interfaces, without_port) = limited(interfaces(hops, attached), INTERFACES);
+        // the others' replies go the way that they came by
+        let (moved, _) = limited(nat::moved(moved), super::layout::MOVED);
         Self {
             targets: targets.collect(),
             tables,
             addresses,
             interfaces,
+            sources: nat::sources(services, hops, numbers),
             settings: SettingsValue {
-                nat_ports: bounds(services.nat_ports()),
+                nat_ports: services.nat_ports(),
                 has_passthrough: is_mixed || services.has_passthrough(),
+                any_interface: services.any_interface(),
+                has_moved: !moved.is_empty(),
+                max_flows,
+                max_half_open: half_open_limit(max_flows),
             },
+            moved,
             left_out: without_table + without_flags + without_port,
         }
     }
@@ -171,15 +207,9 @@ impl From<Port> for InterfaceValue {
         Self {
             mac: attached.mac,
             is_native: attached.is_native,
+            mtu: attached.mtu,
         }
     }
-}
-
-/// The least and the greatest of some ports.
-fn bounds(ports: PortRanges) -> (u16, u16) {
-    let first = ports.iter().map(|range| range.first).min();
-    let last = ports.iter().map(|range| range.last).max();
-    (first.unwrap_or(0), last.unwrap_or(0))
 }
 
 /// The first so many, and how many others there are.
@@ -193,7 +223,11 @@ fn limited<K: Ord, V>(mut all: BTreeMap<K, V>, most: usize) -> (BTreeMap<K, V>, 
 
 fn target(numbered: &Numbered, hops: &Hops) -> TargetValue {
     let target = &numbered.target;
-    let way = target.direct_way(hops);
+    let way = if numbered.is_dsr {
+        target.direct_way(hops)
+    } else {
+        target.nat_way(hops).map(|(link, mtu, _)| (link, mtu))
+    };
     let (link, mtu) = way.unzip();
     TargetValue {
         version: 0,
@@ -205,7 +239,7 @@ fn target(numbered: &Numbered, hops: &Hops) -> TargetValue {
         flags: TargetFlags {
             known: way.is_some(),
             down: target.is_down(),
-            l2: target.has_vip,
+            l2: numbered.is_dsr && target.has_vip,
             slow: target.access().is_some(),
         },
         ifindex: link.map_or(0, |link| link.ifindex),
@@ -221,6 +255,19 @@ fn addresses(services: &Services, hops: &Hops) -> BTreeMap<[u8; 16], u32> {
         *flags.entry(octets(*vip)).or_default() |= ADDRESS_ABSENT;
     }
     flags
+}
+
+fn interfaces(hops: &Hops, attached: &BTreeMap<u32, bool>) -> BTreeMap<u32, Port> {
+    let interface = |(ifindex, is_native): (&u32, &bool)| {
+        let known = hops.interfaces.get(ifindex)?;
+        let port = Port {
+            mac: known.mac,
+            is_native: *is_native,
+            mtu: known.mtu,
+        };
+        Some((*ifindex, port))
+    };
+    attached.iter().filter_map(interface).collect()
 }
 
 /// What is to be done to come from what a map holds to what it is to hold.

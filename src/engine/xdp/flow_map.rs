@@ -1,4 +1,5 @@
-//! DSR flows in the map that the program changes: looked up, put in and taken out whole, and walked through.
+//! DSR flows in the map that the program changes: looked up, put in and taken out whole, and walked through; and what both
+//! modes' flows share: maps, clock and numbers.
 
 use std::{
     io,
@@ -10,7 +11,9 @@ use std::{
 };
 
 use super::{
-    layout::{EndpointKey, FlowKey, FlowValue, StateCode, WatchCode},
+    batch::FlowBatch,
+    keys::{flow_key, path_key},
+    layout::{FlowValue, StateCode, WatchCode},
     maps::{Clock, Maps},
     numbers::Numbers,
     probe,
@@ -29,7 +32,7 @@ use crate::{
 /// Flows that are read by one system call.
 pub const BATCH: u32 = 4_096;
 
-/// The map of flows, and what its numbers mean. Shared by the threads of the slow path and the keeper.
+/// The map of DSR flows, and what its numbers mean. Shared by the threads of the slow path and the keeper.
 #[derive(Debug)]
 pub struct FlowMap {
     /// All maps.
@@ -37,7 +40,7 @@ pub struct FlowMap {
     /// What time it is there.
     pub clock: Clock,
     numbers: Mutex<Numbers>,
-    /// Flows, as far as they have been counted.
+    /// DSR flows, as far as they have been counted.
     pub live: AtomicU64,
     /// Whether there may be any.
     pub may_have_flows: AtomicBool,
@@ -51,30 +54,6 @@ pub struct MapEntry {
     value: FlowValue,
     target: Arc<FlowTarget>,
     generation: u64,
-}
-
-/// Some flows, read at once.
-#[derive(Debug, Default)]
-pub struct FlowBatch {
-    keys: Vec<u8>,
-    values: Vec<u8>,
-}
-
-impl FlowBatch {
-    /// Their keys, one after the other.
-    #[must_use]
-    pub fn keys(&self) -> &[u8] {
-        &self.keys
-    }
-
-    /// Each flow; `None`: what nobody of ours has written there.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<(FlowKey, FlowValue)>)> {
-        let flows = self
-            .keys
-            .chunks_exact(FlowKey::SIZE)
-            .zip(self.values.chunks_exact(FlowValue::SIZE));
-        flows.map(|(key, value)| (key, FlowKey::from_bytes(key).zip(FlowValue::from_bytes(value))))
-    }
 }
 
 impl FlowMap {
@@ -127,7 +106,7 @@ impl FlowMap {
     pub fn insert(&self, beginning: &Beginning, target: &Arc<FlowTarget>) -> bool {
         let (number, incarnation) = {
             let mut numbers = self.numbers();
-            let Some(number) = numbers.take(target) else {
+            let Some(number) = numbers.take(target, true) else {
                 return false;
             };
             let Some(numbered) = numbers.get(number) else {
@@ -186,8 +165,7 @@ impl FlowMap {
     /// # Errors
     /// The kernel refused.
     pub fn next(&self, cursor: &mut BatchCursor, batch: &mut FlowBatch) -> io::Result<bool> {
-        (self.maps.flows).lookup_batch(cursor, BATCH, &mut batch.keys, &mut batch.values)?;
-        Ok(cursor.is_at_end())
+        batch.read(&self.maps.flows, cursor, BATCH)
     }
 
     /// Calls for every live flow whose target is known.
@@ -201,8 +179,8 @@ impl FlowMap {
                     return;
                 }
             };
-            for (key, value) in batch.iter().filter_map(|(_, flow)| flow) {
-                let key = Key::new(key.to.protocol, key.from, key.to.addr);
+            for (key, value) in batch.direct().filter_map(|(_, flow)| flow) {
+                let key = path_key(&key);
                 if let Some(entry) = self.entry(key, value).filter(|entry| entry.expires() > now) {
                     see(&key, &entry);
                 }
@@ -237,21 +215,16 @@ pub const fn life(state: StateCode) -> TcpState {
         StateCode::Closed => TcpState::Closing(Ending::First(Side::Client)),
         StateCode::Asked => TcpState::Asked,
         StateCode::Talking => TcpState::Talking,
-    }
-}
-
-fn flow_key(key: &Key) -> FlowKey {
-    FlowKey {
-        from: key.from(),
-        to: EndpointKey {
-            addr: key.to(),
-            protocol: key.protocol(),
-        },
+        StateCode::Answered => TcpState::Answered,
+        StateCode::ClientHalfClosed => TcpState::HalfClosed(Side::Client),
+        StateCode::ServerHalfClosed => TcpState::HalfClosed(Side::Server),
+        StateCode::ServerClosed => TcpState::Closing(Ending::First(Side::Server)),
+        StateCode::Replied => TcpState::Replied,
     }
 }
 
 /// Failures here cost a flow its memory and no packet its way: they are no errors for people.
-fn complain(what: &str, error: &io::Error) {
+pub fn complain(what: &str, error: &io::Error) {
     tracing::debug!(
         event = "xdp_map_error",
         "cannot {what} in the program's map: {error}"

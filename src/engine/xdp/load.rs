@@ -25,8 +25,9 @@ use crate::{
 
 /// The program at interfaces.
 const FORWARD: &str = "convey";
-/// The one that user space runs.
+/// Those that user space runs.
 const TOUCH: &str = "touch";
+const ORDER: &str = "order";
 /// Maps that nobody but the broker writes.
 const SERVICES: &str = "services";
 const RANGES: &str = "ranges";
@@ -34,8 +35,10 @@ const RANGES: &str = "ranges";
 /// What depends on the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadLimits {
-    /// Flows that are remembered, at most.
+    /// DSR flows that are remembered, at most.
     pub flows: NonZeroU32,
+    /// Passthrough flows, at most.
+    pub nat_flows: NonZeroU32,
 }
 
 /// Why the program is not loaded.
@@ -71,6 +74,8 @@ pub fn load(object: &[u8], limits: LoadLimits) -> Result<Loaded, LoadError> {
         // the program asks nothing of the kernel's own types
         .btf(None)
         .map_max_entries("flows", limits.flows.get())
+        .map_max_entries("forwards", limits.nat_flows.get())
+        .map_max_entries("reverses", limits.nat_flows.get())
         .load(object)
         .map_err(of_object)?;
     let mut found = BTreeMap::new();
@@ -81,7 +86,7 @@ pub fn load(object: &[u8], limits: LoadLimits) -> Result<Loaded, LoadError> {
             .map_err(|error| step("keep a map", error))?;
         found.insert(name.to_owned(), fd);
     }
-    for name in [FORWARD, TOUCH] {
+    for name in [FORWARD, TOUCH, ORDER] {
         let program = loaded.program_mut(name).ok_or_else(|| missing(name))?;
         let program: &mut Xdp = program.try_into().map_err(|error| of_program(name, error))?;
         program.load().map_err(|error| of_program(name, error))?;

@@ -9,10 +9,10 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::layout::{HANDED, sum_of_numbers};
+use super::layout::{HANDED, Order, OrderResult, sum_of_numbers};
 use crate::{
     flow::Moment,
-    sys::bpf::{self, Map, TestRun},
+    sys::bpf::{self, Map, MappedCounters, TestRun},
 };
 
 /// What the broker hands over: all maps but those of the services, and the programs.
@@ -38,10 +38,26 @@ pub struct Maps {
     pub ports: Map,
     /// What the program is told besides.
     pub settings: Map,
+    /// Passthrough flows by their clients' packets.
+    pub forwards: Map,
+    /// The same by their servers' packets: who has which NAT port.
+    pub reverses: Map,
+    /// NAT ports that are claimed, by server, and passthrough flows.
+    pub claims: MappedCounters,
+    /// What clients hold of the servers' NAT ports.
+    pub shares: Map,
+    /// How flows begin towards targets of mode passthrough.
+    pub sources: Map,
+    /// Where replies go instead of where their clients' packets come from.
+    pub moved: Map,
+    /// What each CPU draws random numbers from.
+    pub seeds: Map,
     /// The program of the receive path.
     pub convey: OwnedFd,
-    /// The program that takes in what the slow path has seen of a flow.
+    /// The program that takes in what the slow path has seen of a DSR flow.
     pub touch: OwnedFd,
+    /// The program that changes passthrough flows for the slow path.
+    pub order: OwnedFd,
 }
 
 impl Maps {
@@ -73,8 +89,16 @@ impl Maps {
             interfaces: Map::new(next("interfaces")?)?,
             ports: Map::new(next("ports")?)?,
             settings: Map::new(next("settings")?)?,
+            forwards: Map::new(next("forwards")?)?,
+            reverses: Map::new(next("reverses")?)?,
+            claims: MappedCounters::new(&Map::new(next("claims")?)?)?,
+            shares: Map::new(next("shares")?)?,
+            sources: Map::new(next("sources")?)?,
+            moved: Map::new(next("moved")?)?,
+            seeds: Map::new(next("seeds")?)?,
             convey: next("convey")?,
             touch: next("touch")?,
+            order: next("order")?,
         })
     }
 
@@ -85,6 +109,16 @@ impl Maps {
     pub fn touch(&self, frame: &[u8]) -> io::Result<bool> {
         let TestRun { retval, .. } = bpf::test_run(self.touch.as_fd(), frame, None, &mut Vec::new())?;
         Ok(retval == XDP_PASS)
+    }
+
+    /// Has the program change a passthrough flow.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn order(&self, order: &Order) -> io::Result<OrderResult> {
+        let mut left = Vec::new();
+        bpf::test_run(self.order.as_fd(), &order.to_bytes(), None, &mut left)?;
+        Ok(OrderResult::from_bytes(&left))
     }
 }
 

@@ -4,7 +4,7 @@
 //! ```text
 //!            ┌──────────── program ── XDP_TX, redirect          flows: the program changes them, user space puts whole ones in and
 //! frame ────►│ parse, service, flow or table, target            takes them out
-//!            └─► XDP_PASS ─► slow path: flow::Path ─ XdpStore ─► memory, or the program's map of flows
+//!            └─► XDP_PASS ─► slow path: flow::Path ─ XdpStore ─► the program's maps of flows, changed by its `order` and `touch`
 //! Services, Hops ─► keeper ─► targets, tables, addresses …;  its counters ─► keeper ─► the snapshot's
 //! ```
 //!
@@ -12,16 +12,24 @@
 //! the version made even.
 
 mod accounts;
+mod aside;
 pub mod attach;
+mod audit;
+mod batch;
+mod claims;
 mod contents;
 mod flow_map;
 mod keeper;
+mod keys;
 pub mod layout;
 pub mod load;
 mod maps;
 pub mod memory;
+mod nat_entry;
+mod nat_map;
 mod numbers;
 pub mod object;
+mod opening;
 mod probe;
 pub mod services;
 mod store;
@@ -41,7 +49,7 @@ use arc_swap::ArcSwap;
 
 use super::{EngineEvent, EngineSettings, raw::RawEngine};
 use crate::{
-    base::WorkerId,
+    base::{PacketReason, WorkerId},
     flow::{Hops, TableLimits},
     snapshot::Snapshot,
 };
@@ -101,7 +109,8 @@ impl XdpEngine {
         prepare: fn() -> io::Result<()>,
     ) -> io::Result<Self> {
         let maps = Maps::from_fds(handed.fds)?;
-        let room = maps.flows.info().max_entries;
+        let entries = [&maps.flows, &maps.forwards].map(|map| map.info().max_entries);
+        let room = entries.into_iter().fold(0, u32::saturating_add);
         let map = Arc::new(FlowMap::new(maps, Clock::of(settings.start)?));
         let flows = Arc::new(XdpStore::flows(limits, Arc::clone(&map)));
         let keeper = Keeper::new(
@@ -155,7 +164,7 @@ impl XdpEngine {
         let counted = |map, index| count(map, index).unwrap_or(0);
         let maps = &self.map.maps;
         XdpReport {
-            forwarded: counted(&maps.reasons, crate::base::PacketReason::ToServer as u32),
+            forwarded: FORWARDED.map(|reason| (reason, counted(&maps.reasons, reason as u32))),
             passes: PassReason::ALL
                 .map(|reason| (reason, counted(&maps.passes, reason as u32)))
                 .to_vec(),
@@ -193,11 +202,14 @@ impl Drop for XdpEngine {
     }
 }
 
+/// What the program does with packets that it forwards.
+pub const FORWARDED: [PacketReason; 2] = [PacketReason::ToServer, PacketReason::ToClient];
+
 /// What the program has done, and where.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct XdpReport {
-    /// Packets that it has sent to servers.
-    pub forwarded: u64,
+    /// Packets that it has forwarded, by whither.
+    pub forwarded: [(PacketReason, u64); FORWARDED.len()],
     /// Packets of ours that it has left to the slow path, by why.
     pub passes: Vec<(PassReason, u64)>,
     /// Where it is attached, by the index of each served interface.

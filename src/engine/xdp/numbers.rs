@@ -1,11 +1,14 @@
-//! The numbers by which maps and flows name targets. Pure.
+//! The numbers by which maps and flows name targets, and those by which NAT ports are counted towards servers. Pure.
 //!
 //! A target keeps its number as long as it is configured or a flow may have it: one that is configured no more is forgotten
 //! once a whole scan of the flows that began after that has found none. Numbers are given again, incarnations never: a flow
-//! names both.
+//! names both. A server keeps its number as long as one of its targets has one.
+//!
+//! A number is of one mode. Where a frontend has another mode after a reload, flows of the old mode go on under the old number,
+//! and what becomes of their server is what becomes of it in the new mode.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -21,6 +24,7 @@ const MAX: u16 = u16::MAX;
 /// What makes two targets the same for their flows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Identity {
+    is_dsr: bool,
     frontend: FrontendName,
     server: ServerKey,
     ip: IpAddr,
@@ -29,8 +33,9 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(target: &FlowTarget) -> Self {
+    fn of(target: &FlowTarget, is_dsr: bool) -> Self {
         Self {
+            is_dsr,
             frontend: target.frontend.clone(),
             server: target.server.clone(),
             ip: target.ip,
@@ -47,7 +52,13 @@ pub struct Numbered {
     pub incarnation: u32,
     /// The target as last configured.
     pub target: Arc<FlowTarget>,
-    /// Flows that user space has put into the map since the number was given.
+    /// Whether its flows are of mode dsr; else they are of mode passthrough.
+    pub is_dsr: bool,
+    /// The number of its server, from 1.
+    pub server: u16,
+    /// Whether the program knows it.
+    pub is_written: bool,
+    /// DSR flows that user space has put into the map since the number was given.
     pub opened_here: u64,
     /// The scan that was under way, or was the last one, when it was found to be configured no more.
     retired: Option<u64>,
@@ -61,11 +72,53 @@ impl Numbered {
     }
 }
 
+/// The numbers of servers that have targets.
+#[derive(Debug, Default)]
+struct Servers {
+    /// Number, and targets that have one.
+    of: HashMap<ServerKey, (u16, usize)>,
+    taken: BTreeSet<u16>,
+    next: u16,
+}
+
+impl Servers {
+    /// The number of a server, for one more target. `None`: there are none left, which are as many as those of targets.
+    fn take(&mut self, server: &ServerKey) -> Option<u16> {
+        if let Some((number, targets)) = self.of.get_mut(server) {
+            *targets += 1;
+            return Some(*number);
+        }
+        let number = free(self.next, |number| self.taken.contains(&number))?;
+        self.next = number.wrapping_add(1);
+        self.taken.insert(number);
+        self.of.insert(server.clone(), (number, 1));
+        Some(number)
+    }
+
+    /// A target has lost its number.
+    fn give(&mut self, server: &ServerKey) {
+        if let Some((number, targets)) = self.of.get_mut(server) {
+            *targets -= 1;
+            if *targets == 0 {
+                self.taken.remove(number);
+                self.of.remove(server);
+            }
+        }
+    }
+}
+
+/// The first number from `next` on, round at the end, that is not taken.
+fn free(next: u16, is_taken: impl Fn(u16) -> bool) -> Option<u16> {
+    let next = next.max(1);
+    (next..=MAX).chain(1..next).find(|number| !is_taken(*number))
+}
+
 /// Targets by number.
 #[derive(Debug, Default)]
 pub struct Numbers {
     of: HashMap<Identity, u16>,
     all: BTreeMap<u16, Numbered>,
+    servers: Servers,
     /// The number after the one that was given last: the free one that has been free for longest is not worth knowing.
     next: u16,
     incarnations: u32,
@@ -74,14 +127,15 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// The number of a target, which it is given if it has none: then it does not count as configured. `None`: there are none
-    /// left.
-    pub fn take(&mut self, target: &Arc<FlowTarget>) -> Option<u16> {
-        let identity = Identity::of(target);
+    /// The number of a target in a mode, which it is given if it has none: then it does not count as configured. `None`: there
+    /// are none left.
+    pub fn take(&mut self, target: &Arc<FlowTarget>, is_dsr: bool) -> Option<u16> {
+        let identity = Identity::of(target, is_dsr);
         if let Some(number) = self.of.get(&identity) {
             return Some(*number);
         }
-        let number = self.free()?;
+        let number = free(self.next, |number| self.all.contains_key(&number))?;
+        let server = self.servers.take(&target.server)?;
         self.incarnations = self.incarnations.wrapping_add(1).max(1);
         self.next = number.wrapping_add(1);
         self.of.insert(identity, number);
@@ -90,6 +144,9 @@ impl Numbers {
             Numbered {
                 incarnation: self.incarnations,
                 target: Arc::clone(target),
+                is_dsr,
+                server,
+                is_written: false,
                 opened_here: 0,
                 retired: Some(self.scans),
             },
@@ -97,39 +154,45 @@ impl Numbers {
         Some(number)
     }
 
-    fn free(&self) -> Option<u16> {
-        let next = self.next.max(1);
-        (next..=MAX)
-            .chain(1..next)
-            .find(|number| !self.all.contains_key(number))
-    }
-
-    /// Takes exactly these for configured. Those among them that could not be given a number are left out.
-    pub fn configure<'a>(&mut self, targets: impl IntoIterator<Item = &'a Arc<FlowTarget>>) {
+    /// Takes exactly these for configured, each in its mode. Those among them that could not be given a number are left out.
+    pub fn configure<'a>(&mut self, targets: impl IntoIterator<Item = (&'a Arc<FlowTarget>, bool)>) {
         let mut configured = HashMap::new();
-        for target in targets {
-            if let Some(number) = self.take(target) {
+        for (target, is_dsr) in targets {
+            if let Some(number) = self.take(target, is_dsr) {
                 configured.insert(number, target);
             }
         }
-        let scans = self.scans;
-        for (number, numbered) in &mut self.all {
-            match configured.get(number) {
-                Some(target) => {
-                    numbered.target = Arc::clone(target);
-                    numbered.retired = None;
-                }
-                None => {
-                    numbered.retired.get_or_insert(scans);
-                }
+        let Self { of, all, scans, .. } = self;
+        for (number, numbered) in all {
+            if let Some(target) = configured.get(number) {
+                numbered.target = Arc::clone(target);
+                numbered.retired = None;
+                continue;
+            }
+            numbered.retired.get_or_insert(*scans);
+            let elsewhere = of.get(&Identity::of(&numbered.target, !numbered.is_dsr));
+            if let Some(target) = elsewhere.and_then(|number| configured.get(number)) {
+                numbered.target = Arc::clone(target);
             }
         }
     }
 
-    /// The number of a target, if it has one.
+    /// The number of a target in a mode, if it has one.
     #[must_use]
-    pub fn number(&self, target: &FlowTarget) -> Option<u16> {
-        self.of.get(&Identity::of(target)).copied()
+    pub fn number(&self, target: &FlowTarget, is_dsr: bool) -> Option<u16> {
+        self.of.get(&Identity::of(target, is_dsr)).copied()
+    }
+
+    /// Whether a server has a number.
+    #[must_use]
+    pub fn has_server(&self, server: u16) -> bool {
+        self.servers.taken.contains(&server)
+    }
+
+    /// All that is configured has been written into the maps.
+    pub fn written(&mut self) {
+        let configured = self.all.values_mut().filter(|numbered| numbered.is_configured());
+        configured.for_each(|numbered| numbered.is_written = true);
     }
 
     /// What has a number.
@@ -150,7 +213,7 @@ impl Numbers {
         self.all.iter().map(|(number, numbered)| (*number, numbered))
     }
 
-    /// Counts a flow that user space has put into the map.
+    /// Counts a DSR flow that user space has put into the map.
     pub fn opened(&mut self, number: u16) {
         if let Some(numbered) = self.all.get_mut(&number) {
             numbered.opened_here += 1;
@@ -175,7 +238,8 @@ impl Numbers {
             .collect();
         for (number, numbered) in &over {
             self.all.remove(number);
-            self.of.remove(&Identity::of(&numbered.target));
+            self.of.remove(&Identity::of(&numbered.target, numbered.is_dsr));
+            self.servers.give(&numbered.target.server);
         }
         over
     }

@@ -23,7 +23,7 @@ pub struct ServiceMaps {
     pub services: BTreeMap<Key, [u8; ServiceValue::SIZE]>,
     /// Those of several ports, by their address and protocol.
     pub ranges: BTreeMap<Key, [u8; RANGES_SIZE]>,
-    /// Services in DSR that there is no room for: the slow path has them.
+    /// Services that there is no room for: the slow path has them.
     pub left_out: usize,
 }
 
@@ -35,9 +35,9 @@ struct Place {
 }
 
 impl ServiceMaps {
-    /// What they are to hold for these services. Those in DSR come first where there is not room for all, for packets to
-    /// others are left to the slow path in any case. Where a port is both, as long as flows of an earlier configuration go on,
-    /// it is passthrough's: the slow path knows which packet is whose.
+    /// What they are to hold for these services. Those in DSR come first where there is not room for all. Where a port is both,
+    /// as long as flows of an earlier configuration go on, it is passthrough's: what is of no flow there, and what may be of a
+    /// DSR flow, is left to the slow path, which knows which packet is whose.
     #[must_use]
     pub fn of(services: &[PacketService]) -> Self {
         let mut places: BTreeMap<(IpAddr, Protocol), Place> = BTreeMap::new();
@@ -65,7 +65,7 @@ impl ServiceMaps {
     fn add(&mut self, ip: IpAddr, protocol: Protocol, ports: &[PortRange], is_dsr: bool) {
         for one in ports.iter().filter(|range| range.first == range.last) {
             if self.services.len() >= SERVICES {
-                self.left_out += usize::from(is_dsr);
+                self.left_out += 1;
                 continue;
             }
             let value = ServiceValue {
@@ -100,12 +100,12 @@ impl ServiceMaps {
         // stable: of those with DSR in the order of their addresses
         all.sort_by_key(|(_, dsr, _)| dsr.is_empty());
         for ((ip, protocol), mut values, passthrough) in all {
+            values.extend(passthrough);
             if self.ranges.len() >= RANGED {
                 self.left_out += values.len();
                 continue;
             }
             self.left_out += values.len().saturating_sub(RANGES);
-            values.extend(passthrough);
             self.ranges
                 .insert(key(*ip, 0, *protocol), ranges_to_bytes(&values));
         }
@@ -239,18 +239,18 @@ mod tests {
         let maps = ServiceMaps::of(&services);
         let expected: Vec<_> = (0..16).map(|i| (i * 10, i * 10 + 5, true)).collect();
         assert_eq!(maps.ranges[&at("10.0.0.1", 0)], several(&expected));
-        assert_eq!(maps.left_out, 1);
+        assert_eq!(maps.left_out, 2);
 
         let mut services: Vec<_> = (0..=u16::MAX)
             .map(|port| passthrough("10.0.0.1", (port, port)))
             .collect();
         services.push(dsr("10.0.0.2", (80, 80)));
         let maps = ServiceMaps::of(&services);
-        assert_eq!((maps.services.len(), maps.left_out), (SERVICES, 0));
+        assert_eq!((maps.services.len(), maps.left_out), (SERVICES, 1));
         assert_eq!(maps.services[&at("10.0.0.2", 80)], service(80, true));
         services[0] = dsr("10.0.0.1", (0, 0));
         services.extend((0..=u16::MAX).map(|port| dsr("10.0.0.3", (port, port))));
-        assert_eq!(ServiceMaps::of(&services).left_out, 2);
+        assert_eq!(ServiceMaps::of(&services).left_out, 2 + 65_535);
     }
 
     #[test]

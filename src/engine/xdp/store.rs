@@ -1,5 +1,5 @@
-//! The flow store of the xdp engine: DSR flows are in the program's map, and what the program leaves to the slow path alone is
-//! in memory: passthrough flows, and DSR flows of frontends with access rules or limits.
+//! The flow store of the xdp engine: flows are in the program's maps, but for DSR flows of frontends with access rules or limits,
+//! which the program leaves to the slow path alone: those are in memory.
 
 use std::{
     collections::BTreeSet,
@@ -7,16 +7,20 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::flow_map::FlowMap;
+use super::{
+    flow_map::{FlowMap, life},
+    nat_entry::NatMapEntry,
+    nat_map::{FoundFlow, NatMap},
+};
 use crate::{
     balance::hash::SplitMix64,
-    base::{AccessReason, Endpoint, IpServerAddr, PacketReason},
+    base::{AccessReason, ClientAddr, Endpoint, IpServerAddr, ListenAddr, PacketReason},
     flow::{
         FiveTuple, FlowInfo, FlowState, FlowStore, FlowTarget, Flows, MemoryStore, Moment, TableLimits,
         Usage,
         stored::{
-            Admission, Beginning, DsrEntry, FlowEntry, Key, NewFlow, PortShares, ReturnHops, ReturnOrigin,
-            Visit, Visitor,
+            Admission, Beginning, DsrEntry, FlowEntry, Key, NewFlow, ReturnHops, ReturnOrigin, ShareLimit,
+            TcpState, Visit, Visitor,
         },
     },
 };
@@ -24,34 +28,65 @@ use crate::{
 /// See the [module](self).
 #[derive(Debug)]
 pub struct XdpStore {
+    /// Its table of passthrough flows stays empty.
     memory: MemoryStore,
     map: Arc<FlowMap>,
+    nat: Arc<NatMap>,
+    seed: u64,
 }
 
 impl XdpStore {
-    /// Flows in the map, and what is not for it in memory, within limits.
+    /// Flows in the maps, and what is not for them in memory, within limits.
     #[must_use]
     pub fn flows(limits: &TableLimits, map: Arc<FlowMap>) -> Flows<Self> {
         let mut seeds = SplitMix64::new(limits.hash_seed);
-        let memory = MemoryStore::new(limits, &mut seeds);
-        Flows::with(Self { memory, map }, limits.workers, seeds.next_u64())
+        let store = Self {
+            memory: MemoryStore::new(limits, &mut seeds),
+            nat: Arc::new(NatMap::new(Arc::clone(&map), limits)),
+            map,
+            seed: seeds.next_u64(),
+        };
+        Flows::with(store, limits.workers, seeds.next_u64())
     }
 
-    /// What is not in memory.
+    /// DSR flows that are not in memory.
     #[must_use]
     pub const fn map(&self) -> &Arc<FlowMap> {
         &self.map
     }
 
-    /// Whether the slow path has flows of mode passthrough, and of mode dsr, for itself.
+    /// Passthrough flows.
+    pub(super) const fn nat(&self) -> &Arc<NatMap> {
+        &self.nat
+    }
+
+    /// What random numbers of the program begin with.
+    pub(super) const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Whether the slow path has flows for itself.
     #[must_use]
-    pub fn has_in_memory(&self) -> (bool, bool) {
-        (self.memory.has_nat(), self.memory.has_dsr())
+    pub fn has_in_memory(&self) -> bool {
+        self.memory.has_dsr()
     }
 }
 
+fn tuple(key: &Key) -> FiveTuple {
+    FiveTuple {
+        protocol: key.protocol(),
+        client: ClientAddr(key.from()),
+        vip: ListenAddr::new(key.to()),
+    }
+}
+
+/// Whether a flow in a state counts as open.
+fn is_open(life: TcpState) -> bool {
+    !matches!(life.state(), FlowState::Closing | FlowState::Refused)
+}
+
 impl FlowStore for XdpStore {
-    type Nat = <MemoryStore as FlowStore>::Nat;
+    type Nat = NatMapEntry;
     type Dsr = dyn DsrEntry;
 
     fn visit_nat<R>(
@@ -60,11 +95,22 @@ impl FlowStore for XdpStore {
         visitor: Visitor,
         look: impl FnOnce(&mut Self::Nat) -> Visit<R>,
     ) -> Option<R> {
-        self.memory.visit_nat(key, visitor, look)
+        let mut entry = NatMapEntry::new(Arc::clone(&self.nat), self.nat.find(key)?);
+        if entry.expires() <= visitor.now {
+            entry.end();
+            return None;
+        }
+        match look(&mut entry) {
+            Visit::Keep(result) => Some(result),
+            Visit::Remove(result) => {
+                entry.end();
+                Some(result)
+            }
+        }
     }
 
     fn nat_holder(&self, reverse: &Key) -> Option<Key> {
-        self.memory.nat_holder(reverse)
+        self.nat.holder(reverse)
     }
 
     fn open_nat(
@@ -74,19 +120,23 @@ impl FlowStore for XdpStore {
         origin: ReturnOrigin,
         reverse_keys: &(impl Iterator<Item = Key> + Clone),
     ) -> Result<Option<SocketAddr>, PacketReason> {
-        self.memory.open_nat(beginning, flow, origin, reverse_keys)
+        self.nat.open(beginning, &flow, origin, reverse_keys)
     }
 
     fn count_nat(&self, flow: &mut Self::Nat, client: IpAddr, now: Moment) -> Result<(), AccessReason> {
-        self.memory.count_nat(flow, client, now)
+        flow.count(client, now)
     }
 
-    fn shares(&self) -> &PortShares {
-        self.memory.shares()
+    fn follow_client(&self, flow: &mut Self::Nat, origin: ReturnOrigin, _: IpAddr) {
+        flow.follow(origin);
+    }
+
+    fn is_share_full(&self, limit: &ShareLimit, towards: &Key, client: IpAddr) -> bool {
+        self.nat.is_share_full(limit, towards, client)
     }
 
     fn has_nat(&self) -> bool {
-        self.memory.has_nat()
+        self.nat.has_flows()
     }
 
     fn visit_dsr<R>(
@@ -128,7 +178,7 @@ impl FlowStore for XdpStore {
     }
 
     fn returns(&self) -> &ReturnHops {
-        self.memory.returns()
+        &self.nat.returns
     }
 
     fn parts(&self) -> usize {
@@ -141,14 +191,23 @@ impl FlowStore for XdpStore {
 
     fn usage(&self) -> Usage {
         let usage = self.memory.usage();
+        let counts = self.nat.counts();
         Usage {
+            nat_flows: counts.flows(),
+            half_open: counts.half_open(),
             dsr_flows: usage.dsr_flows + self.map.live.load(Ordering::Relaxed),
+            gave_way: counts.gave_way(),
             ..usage
         }
     }
 
     fn for_each_nat(&self, now: Moment, see: &mut dyn FnMut(&Key, &Self::Nat)) {
-        self.memory.for_each_nat(now, see);
+        self.nat.for_each(&mut |key, forward| {
+            let found = self.nat.join(key, forward);
+            if let Some(found) = found.filter(|found| found.flow.expires() > now) {
+                see(key, &NatMapEntry::new(Arc::clone(&self.nat), found));
+            }
+        });
     }
 
     fn for_each_dsr(&self, now: Moment, see: &mut dyn FnMut(&Key, &Self::Dsr)) {
@@ -158,6 +217,12 @@ impl FlowStore for XdpStore {
 
     fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, IpServerAddr)> {
         let mut used = self.memory.in_use(now);
+        self.nat.for_each_live(now, &mut |key, _, glimpse| {
+            used.insert((
+                tuple(key).endpoint(),
+                IpServerAddr::new(glimpse.reverse.from()),
+            ));
+        });
         self.map.for_each(now, &mut |_, entry| {
             used.insert((entry.tuple().endpoint(), entry.server()));
         });
@@ -166,14 +231,19 @@ impl FlowStore for XdpStore {
 
     fn count(&self, now: Moment, wanted: &dyn Fn(&FiveTuple) -> bool) -> u64 {
         let mut count = self.memory.count(now, wanted);
+        self.nat.for_each_live(now, &mut |key, forward, _| {
+            count += u64::from(is_open(life(forward.state)) && wanted(&tuple(key)));
+        });
         self.map.for_each(now, &mut |_, entry| {
-            let is_open = !matches!(entry.life().state(), FlowState::Closing | FlowState::Refused);
-            count += u64::from(is_open && wanted(&entry.tuple()));
+            count += u64::from(is_open(entry.life()) && wanted(&entry.tuple()));
         });
         count
     }
 
     fn find(&self, key: &Key, now: Moment) -> Option<(FlowInfo, Arc<FlowTarget>)> {
+        if let Some(FoundFlow { flow, .. }) = self.nat.find(key).filter(|found| found.flow.expires() > now) {
+            return Some((flow.info(key, now), flow.target));
+        }
         self.memory.find(key, now).or_else(|| {
             let entry = self.map.find(key).filter(|entry| entry.expires() > now)?;
             Some((entry.info(key, now), Arc::clone(entry.target())))

@@ -22,8 +22,11 @@ const COLLECT: Duration = Duration::from_secs(1);
 /// How often some of the flows are looked at.
 const STEP: Duration = Duration::from_millis(100);
 
-/// Steps of a scan of a map that is full: it is over after ten seconds.
+/// Steps of a scan of maps that are full: it is over after ten seconds.
 const STEPS: u32 = 100;
+
+/// Steps from one scan to the next where there are few flows.
+const QUICK_STEPS: u32 = 10;
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -140,7 +143,7 @@ struct Shift {
     last_error: Option<String>,
 }
 
-/// Starts the thread. `flows`: entries that the map has room for.
+/// Starts the thread. `flows`: entries that the maps of flows have room for.
 ///
 /// # Errors
 /// No thread is left.
@@ -232,7 +235,8 @@ impl Shift {
                 return;
             }
             self.is_scanning = true;
-            self.next_scan = now + STEP * STEPS;
+            let steps = if self.keeper.is_quick() { QUICK_STEPS } else { STEPS };
+            self.next_scan = now + STEP * steps;
         }
         let moment = Moment(u64::try_from((now - self.start).as_millis()).unwrap_or(u64::MAX));
         let scanned = self.keeper.scan_some(moment, self.batches);

@@ -1,5 +1,5 @@
 //! What bpf(2) does with maps and programs that are there already: elements of maps, one or many at a time, test runs of a
-//! program, and tables that are written through memory: none of that needs a capability, who holds the descriptor may. Making
+//! program, tables and counters that are reached through memory: none of that needs a capability, who holds the descriptor may. Making
 //! maps and attaching programs does.
 //!
 //! Structs are those of `union bpf_attr` in include/uapi/linux/bpf.h, as short as Linux 6.1 takes them.
@@ -22,7 +22,7 @@ use self::attributes::{
 
 pub use link::{XdpPlace, attach_xdp};
 pub use run::{TestContext, TestRun, test_run};
-pub use table::MappedTable;
+pub use table::{MappedCounters, MappedTable};
 
 /// The least that the kernel writes of a batch's place, in bytes: the number of a bucket.
 const LEAST_PLACE: usize = 8;
@@ -385,6 +385,15 @@ impl AsFd for Map {
 }
 
 impl BatchCursor {
+    /// At a bucket of a hash, counted from 0: of a walk that does not begin with the first one.
+    #[must_use]
+    pub fn at_bucket(bucket: u32) -> Self {
+        Self {
+            place: Some(bucket.to_ne_bytes().to_vec()),
+            is_at_end: false,
+        }
+    }
+
     /// Whether the last elements have been read.
     #[must_use]
     pub const fn is_at_end(&self) -> bool {

@@ -139,9 +139,12 @@ impl KernelOps for HostKernel {
 
     fn load_xdp(&mut self, max_flows: NonZeroU32) -> Result<Vec<OwnedFd>, String> {
         if self.xdp.is_none() {
-            // the other half are those of the slow path
-            let flows = NonZeroU32::new(max_flows.get() / 2).unwrap_or(NonZeroU32::MIN);
-            let loaded = load::load(OBJECT, LoadLimits { flows }).map_err(|error| {
+            let limits = LoadLimits {
+                // half of those of both modes, as in memory
+                flows: NonZeroU32::new(max_flows.get() / 2).unwrap_or(NonZeroU32::MIN),
+                nat_flows: max_flows,
+            };
+            let loaded = load::load(OBJECT, limits).map_err(|error| {
                 let last = error.log.lines().rev().take(2).collect::<Vec<_>>();
                 let said = last.into_iter().rev().collect::<Vec<_>>().join("; ");
                 match said.is_empty() {

@@ -1,17 +1,36 @@
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+};
 
 use super::*;
 use crate::{
     base::{Protocol, ServerState},
     config::{DsrMethod, HashSeed, Mode},
+    engine::xdp::layout::LOCALS,
     flow::{
         Resolution,
-        testing::{SERVERS, Site, own_mac, server_addr, server_mac},
+        testing::{CLIENT_MAC, CLIENTS, SERVERS, Site, own_mac, server_addr, server_mac},
     },
 };
 
 fn plan(site: &Site, numbers: &mut Numbers) -> Contents {
-    Contents::plan(&site.services, &site.hops, &BTreeMap::new(), false, numbers)
+    plan_in(site, &BTreeMap::new(), false, numbers)
+}
+
+fn plan_in(
+    site: &Site,
+    attached: &BTreeMap<u32, bool>,
+    is_mixed: bool,
+    numbers: &mut Numbers,
+) -> Contents {
+    let circumstances = Circumstances {
+        attached,
+        is_mixed,
+        moved: &HashMap::new(),
+        max_flows: 1_024,
+    };
+    Contents::plan(&site.services, &site.hops, &circumstances, numbers)
 }
 
 fn site(servers: u8) -> Site {
@@ -42,7 +61,7 @@ fn the_program_chooses_whom_the_path_chooses() {
             let place = maglev.slot(maglev.flow_hash(client, site.vip())).unwrap();
             let owner = maglev.slots()[place] as usize;
             let target = service.targets[owner].as_ref().unwrap();
-            assert_eq!(Some(slot(&elements, place)), numbers.number(target));
+            assert_eq!(Some(slot(&elements, place)), numbers.number(target, true));
         }
         let keyed = maglev
             .key()
@@ -151,31 +170,112 @@ fn our_own_addresses_and_vips_begin_no_flows_and_absent_vips_are_left_alone() {
 }
 
 #[test]
-fn passthrough_frontends_and_flows_are_said_and_have_no_targets() {
+fn passthrough_flows_and_interfaces_are_said() {
     let site = Site::new(Mode::Passthrough, Protocol::Tcp, 1);
-    let contents = plan(&site, &mut Numbers::default());
-    assert!(contents.settings.has_passthrough);
-    assert!(contents.targets.is_empty() && contents.tables.is_empty());
+    let settings = plan(&site, &mut Numbers::default()).settings;
+    assert!(settings.has_passthrough && !settings.any_interface && !settings.has_moved);
+    assert_eq!((settings.max_flows, settings.max_half_open), (1_024, 256));
+    assert_eq!(settings.nat_ports, site.services.nat_ports());
     let direct = Site::new(Mode::Dsr, Protocol::Tcp, 1);
     let of = |is_mixed| {
-        let mut numbers = Numbers::default();
         let attached = BTreeMap::from([(SERVERS, true), (99, false)]);
-        Contents::plan(&direct.services, &direct.hops, &attached, is_mixed, &mut numbers)
+        plan_in(&direct, &attached, is_mixed, &mut Numbers::default())
     };
     assert!(!of(false).settings.has_passthrough);
-    assert!(
-        of(true).settings.has_passthrough,
-        "for the slow path has some flows"
-    );
+    assert!(of(true).settings.has_passthrough, "for there are some flows");
     let known = Port {
         mac: own_mac(SERVERS),
         is_native: true,
+        mtu: direct.hops.interfaces[&SERVERS].mtu,
     };
     assert_eq!(
         of(false).interfaces,
         BTreeMap::from([(SERVERS, known)]),
         "one has no link address yet"
     );
+}
+
+#[test]
+fn a_passthrough_target_says_by_which_addresses_and_to_which_limit_its_flows_begin() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Tcp, 2);
+    site.nat_ports(61_000, 61_099);
+    site.ports_per_client(crate::config::PortsPerClient::Count(NonZeroU32::new(7).unwrap()));
+    let mut numbers = Numbers::default();
+    let contents = plan(&site, &mut numbers);
+    assert_eq!(contents.tables.len(), 1, "the program chooses");
+    let (number, source) = contents.sources.first_key_value().unwrap();
+    let server = numbers.get(*number).unwrap().server;
+    let ip = server_addr(false, 1).ip();
+    let expected = SourceValue {
+        locals: site.hops.servers[&ip].locals.to_vec(),
+        server: server.into(),
+        share: 7,
+        half_of_ports: 50,
+        prefixes: (32, 64),
+        is_served: false,
+    };
+    assert_eq!(*source, expected);
+    assert!(contents.targets[number].flags.known && !contents.targets[number].flags.l2);
+    assert_ne!(contents.sources[&2].server, source.server);
+
+    let hop = site.hops.servers.get_mut(&ip).unwrap();
+    hop.locals = vec![IpAddr::from([10, 0, 0, 1]); LOCALS + 1].into();
+    let too_many = plan(&site, &mut numbers).sources[number].clone();
+    assert_eq!(too_many, SourceValue { locals: vec![], ..expected.clone() });
+
+    site.backend().servers.remove("s1");
+    site.apply();
+    let retired = plan(&site, &mut numbers);
+    assert!(retired.sources[number].locals.is_empty(), "none begin there");
+    assert_eq!(retired.sources[number].server, expected.server, "but some may end");
+    let direct = plan(&Site::new(Mode::Dsr, Protocol::Tcp, 2), &mut Numbers::default());
+    assert!(direct.sources.is_empty());
+}
+
+#[test]
+fn an_address_that_clients_send_to_is_told_from_those_that_are_ours_alone() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Tcp, 1);
+    let vip = site.vip();
+    site.nat_ports(vip.port(), vip.port());
+    let hop = site.hops.servers.values_mut().next().unwrap();
+    hop.locals = [vip.ip()].into();
+    let is_served = |site: &Site| plan(site, &mut Numbers::default()).sources[&1].is_served;
+    assert!(is_served(&site));
+    site.nat_ports(61_000, 61_001);
+    assert!(!is_served(&site));
+}
+
+#[test]
+fn return_hops_that_have_moved_are_told() {
+    let site = Site::new(Mode::Passthrough, Protocol::Tcp, 1);
+    let origin = ReturnOrigin {
+        ifindex: CLIENTS,
+        mac: CLIENT_MAC,
+        tags: crate::packet::Tags::default(),
+        is_v6: false,
+    };
+    let link = crate::packet::LinkHeader {
+        ifindex: SERVERS,
+        source: own_mac(SERVERS),
+        destination: server_mac(9),
+    };
+    let moved = HashMap::from([(origin, ReturnLink { link, mtu: 1_400 })]);
+    let circumstances = Circumstances {
+        attached: &BTreeMap::new(),
+        is_mixed: false,
+        moved: &moved,
+        max_flows: 1,
+    };
+    let contents = Contents::plan(&site.services, &site.hops, &circumstances, &mut Numbers::default());
+    assert!(contents.settings.has_moved);
+    let hop = HopValue {
+        mac: server_mac(9),
+        interface_mac: own_mac(SERVERS),
+        ifindex: SERVERS,
+        mtu: 1_400,
+    };
+    let key = crate::engine::xdp::keys::origin_key(&origin).to_bytes();
+    assert_eq!(contents.moved, BTreeMap::from([(key, hop)]));
 }
 
 #[test]

@@ -15,6 +15,11 @@ fn targets(services: &Services) -> Vec<Arc<FlowTarget>> {
     service.targets.iter().flatten().cloned().collect()
 }
 
+/// These in mode dsr.
+fn direct(targets: &[Arc<FlowTarget>]) -> impl Iterator<Item = (&Arc<FlowTarget>, bool)> {
+    targets.iter().map(|target| (target, true))
+}
+
 fn site(servers: u8) -> Vec<Arc<FlowTarget>> {
     targets(&Site::new(Mode::Dsr, Protocol::Tcp, servers).services)
 }
@@ -23,16 +28,16 @@ fn site(servers: u8) -> Vec<Arc<FlowTarget>> {
 fn a_target_keeps_its_number_over_reloads() {
     let mut numbers = Numbers::default();
     let mut site = Site::new(Mode::Dsr, Protocol::Tcp, 3);
-    numbers.configure(&targets(&site.services));
+    numbers.configure(direct(&targets(&site.services)));
     let before: Vec<_> = (targets(&site.services).iter())
-        .map(|target| numbers.number(target))
+        .map(|target| numbers.number(target, true))
         .collect();
     site.backend().servers.remove("s2");
     site.apply();
     let left = targets(&site.services);
-    numbers.configure(&left);
-    assert_eq!(numbers.number(&left[0]), before[0]);
-    assert_eq!(numbers.number(&left[1]), before[2]);
+    numbers.configure(direct(&left));
+    assert_eq!(numbers.number(&left[0], true), before[0]);
+    assert_eq!(numbers.number(&left[1], true), before[2]);
     let newest = numbers.get(before[0].unwrap()).unwrap();
     assert!(Arc::ptr_eq(&newest.target, &left[0]), "as last configured");
 }
@@ -41,10 +46,10 @@ fn a_target_keeps_its_number_over_reloads() {
 fn a_removed_target_keeps_its_number_until_a_whole_scan_finds_no_flow_of_it() {
     let mut numbers = Numbers::default();
     let all = site(2);
-    numbers.configure(&all);
-    let removed = numbers.number(&all[1]).unwrap();
+    numbers.configure(direct(&all));
+    let removed = numbers.number(&all[1], true).unwrap();
     numbers.scan_begins();
-    numbers.configure(&all[..1]);
+    numbers.configure(direct(&all[..1]));
     assert!(numbers.scan_ended(|_| false).is_empty(), "it may have missed one");
     numbers.scan_begins();
     assert!(
@@ -57,19 +62,19 @@ fn a_removed_target_keeps_its_number_until_a_whole_scan_finds_no_flow_of_it() {
         over.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
         [removed]
     );
-    assert_eq!(numbers.number(&all[1]), None);
+    assert_eq!(numbers.number(&all[1], true), None);
 }
 
 #[test]
 fn a_flow_of_a_target_that_had_the_number_before_names_nothing() {
     let mut numbers = Numbers::default();
     let all = site(1);
-    let number = numbers.take(&all[0]).unwrap();
+    let number = numbers.take(&all[0], true).unwrap();
     let before = numbers.get(number).unwrap().incarnation;
     numbers.scan_begins();
     assert_eq!(numbers.scan_ended(|_| false).len(), 1);
     numbers.next = number;
-    assert_eq!(numbers.take(&all[0]), Some(number));
+    assert_eq!(numbers.take(&all[0], true), Some(number));
     assert!(numbers.of_flow(number.into(), before).is_none());
     let now = numbers.get(number).unwrap().incarnation;
     assert!(numbers.of_flow(number.into(), now).is_some());
@@ -80,14 +85,49 @@ fn a_flow_of_a_target_that_had_the_number_before_names_nothing() {
 fn when_all_numbers_are_given_there_is_none_for_another() {
     let mut numbers = Numbers::default();
     let all = site(3);
-    let first = numbers.take(&all[0]).unwrap();
+    let first = numbers.take(&all[0], true).unwrap();
     let given = numbers.get(first).unwrap().clone();
     numbers
         .all
         .extend((1..=MAX).map(|number| (number, given.clone())));
-    assert_eq!(numbers.take(&all[1]), None);
+    assert_eq!(numbers.take(&all[1], true), None);
     numbers.all.remove(&77);
-    assert_eq!(numbers.take(&all[2]), Some(77));
+    assert_eq!(numbers.take(&all[2], true), Some(77));
+}
+
+#[test]
+fn flows_of_the_mode_that_a_frontend_had_keep_their_number_and_their_server() {
+    let mut numbers = Numbers::default();
+    let mut site = Site::new(Mode::Passthrough, Protocol::Tcp, 1);
+    let target = |site: &Site| {
+        let mut services = site.services.views();
+        let service = services.next().expect("a service");
+        (Arc::clone(service.targets[0].as_ref().unwrap()), service.is_dsr)
+    };
+    let (before, is_dsr) = target(&site);
+    assert!(!is_dsr);
+    numbers.configure([(&before, false)]);
+    let number = numbers.number(&before, false).unwrap();
+    site.frontend_mut().mode = Mode::Dsr;
+    site.backend().dsr_method = crate::config::DsrMethod::Nft;
+    site.health(1, crate::base::ServerState::Down);
+    site.apply();
+    let (now, is_dsr) = target(&site);
+    assert!(is_dsr && now.is_down());
+    numbers.configure([(&now, true)]);
+    assert_ne!(numbers.number(&now, true), Some(number));
+    let old = numbers.get(number).unwrap();
+    assert!(!old.is_dsr && !old.is_configured());
+    assert!(old.target.is_down(), "it is as it is now");
+    let server = old.server;
+    assert_eq!(numbers.get(numbers.number(&now, true).unwrap()).unwrap().server, server);
+    numbers.scan_begins();
+    assert_eq!(numbers.scan_ended(|_| false).len(), 1);
+    assert!(numbers.has_server(server), "another target has it");
+    numbers.configure([]);
+    numbers.scan_begins();
+    assert_eq!(numbers.scan_ended(|_| false).len(), 1);
+    assert!(!numbers.has_server(server));
 }
 
 #[derive(Debug, Clone)]
@@ -120,27 +160,27 @@ proptest! {
             let mut kept = HashSet::new();
             match step {
                 Step::Configure(which) => {
-                    numbers.configure(which.iter().map(|index| &all[*index]));
+                    numbers.configure(which.iter().map(|index| (&all[*index], true)));
                     kept.extend(which);
                 }
                 Step::Take(which) => {
-                    prop_assert!(numbers.take(&all[which]).is_some());
+                    prop_assert!(numbers.take(&all[which], true).is_some());
                     kept.insert(which);
                 }
                 Step::ScanBegins => numbers.scan_begins(),
                 Step::ScanEnds(with_flows) => {
                     let found: HashSet<_> =
-                        with_flows.iter().filter_map(|index| numbers.number(&all[*index])).collect();
+                        with_flows.iter().filter_map(|index| numbers.number(&all[*index], true)).collect();
                     let over = numbers.scan_ended(|number| found.contains(&number));
                     prop_assert!(over.iter().all(|(number, of)| !found.contains(number) && !of.is_configured()));
                 }
             }
             for index in kept {
-                prop_assert!(numbers.number(&all[index]).is_some());
+                prop_assert!(numbers.number(&all[index], true).is_some());
             }
             let mut seen = HashSet::new();
             for (index, target) in all.iter().enumerate() {
-                let Some(number) = numbers.number(target) else { continue };
+                let Some(number) = numbers.number(target, true) else { continue };
                 prop_assert!(number != 0 && seen.insert(number), "two targets with one number");
                 let numbered = numbers.get(number).expect("what has a number");
                 prop_assert!(Arc::ptr_eq(&numbered.target, target));
