@@ -63,11 +63,24 @@ INLINE void count_hop(const struct packet *packet)
 	}
 }
 
+/* Writes the checksum of a sum, unless there is none. */
+INLINE void put_check(const struct packet *packet, __u64 sum)
+{
+	__u16 check;
+
+	if (packet->protocol == PROTOCOL_UDP && *packet->check == 0)
+		return;
+	check = check_of(sum);
+	/* of UDP, 0 would mean that there is none (RFC 768) */
+	if (packet->protocol == PROTOCOL_UDP && check == 0)
+		check = 0xffff;
+	*packet->check = check;
+}
+
 /* Another destination. */
 INLINE void set_destination(const struct packet *packet, const struct address *address, __u16 port)
 {
 	__u64 sum = sum_of(*packet->check);
-	__u16 check;
 
 	if (packet->is_ipv4) {
 		struct ipv4 *ip = packet->network;
@@ -86,13 +99,39 @@ INLINE void set_destination(const struct packet *packet, const struct address *a
 	}
 	sum = changed16(sum, packet->transport->to_port, port);
 	packet->transport->to_port = port;
-	if (packet->protocol == PROTOCOL_UDP && *packet->check == 0)
-		return;
-	check = check_of(sum);
-	/* of UDP, 0 would mean that there is none (RFC 768) */
-	if (packet->protocol == PROTOCOL_UDP && check == 0)
-		check = 0xffff;
-	*packet->check = check;
+	put_check(packet, sum);
+}
+
+/* Another source and destination. */
+INLINE void translate(const struct packet *packet, const struct address *from, __u16 from_port,
+		      const struct address *to, __u16 to_port)
+{
+	__u64 sum = sum_of(*packet->check);
+
+	if (packet->is_ipv4) {
+		struct ipv4 *ip = packet->network;
+		__u64 changes = changed32(changed32(0, ip->from, from->word[3]), ip->to, to->word[3]);
+
+		sum += changes;
+		ip->check = check_of(sum_of(ip->check) + changes);
+		ip->from = from->word[3];
+		ip->to = to->word[3];
+	} else {
+		struct ipv6 *ip = packet->network;
+
+#pragma clang loop unroll(full)
+		for (int i = 0; i < 4; i++) {
+			sum = changed32(sum, ip->from.word[i], from->word[i]);
+			sum = changed32(sum, ip->to.word[i], to->word[i]);
+			ip->from.word[i] = from->word[i];
+			ip->to.word[i] = to->word[i];
+		}
+	}
+	sum = changed16(sum, packet->transport->from_port, from_port);
+	sum = changed16(sum, packet->transport->to_port, to_port);
+	packet->transport->from_port = from_port;
+	packet->transport->to_port = to_port;
+	put_check(packet, sum);
 }
 
 #endif

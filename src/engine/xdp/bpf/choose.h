@@ -129,6 +129,56 @@ INLINE __u32 gather(struct scratch *scratch, int is_range)
 	return 36;
 }
 
+/* Whether a port is among the NAT ports. */
+INLINE int is_nat_port(const struct settings *mode, __u16 port)
+{
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < NAT_RANGES; i++) {
+		/* read where `i` is a constant */
+		const struct port_range range = mode->range[i];
+
+		if (i >= mode->ranges)
+			return 0;
+		if (port >= range.first && port <= range.last)
+			return 1;
+	}
+	return 0;
+}
+
+/* The service at an address and port: of that port, or of a range of ports. */
+INLINE int find_service(struct scratch *scratch, const struct endpoint *at, struct service *service)
+{
+	struct service *one = map_lookup(&services, at);
+	struct ranges *several;
+	__u16 port;
+
+	if (one) {
+		*service = *one;
+		return 1;
+	}
+	scratch->table = *at;
+	scratch->table.port = 0;
+	several = map_lookup(&ranges, &scratch->table);
+	if (!several)
+		return 0;
+	port = swap16(at->port);
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < RANGES; i++) {
+		const struct range *range = &several->range[i];
+		/* read where `i` is a constant: without CAP_PERFMON no register is added to a pointer in a loop */
+		__u16 flags = READ_ONCE(range->flags);
+
+		if (i >= several->count)
+			return 0;
+		if (port >= range->first && port <= range->last) {
+			service->first_port = range->first;
+			service->flags = flags;
+			return 1;
+		}
+	}
+	return 0;
+}
+
 INLINE __u64 *element(void *table, struct scratch *scratch, __u32 index)
 {
 	scratch->index = index;
@@ -151,13 +201,16 @@ INLINE __u64 flow_hash(void *table, struct scratch *scratch, int is_range)
 }
 
 /* The number of the server for a new flow; 0: the slow path must say. */
-INLINE __u32 choose(struct scratch *scratch, const struct service *service)
+APART __u32 choose(__u32 first_port, __u32 is_range)
 {
+	struct scratch *scratch = scratch_of_cpu();
 	__u64 hash;
 	void *table;
 
+	if (!scratch)
+		return 0;
 	scratch->table = scratch->key.to;
-	scratch->table.port = swap16(service->first_port);
+	scratch->table.port = swap16(first_port);
 	table = map_lookup(&tables, &scratch->table);
 	if (!table)
 		return 0;
@@ -165,7 +218,9 @@ INLINE __u32 choose(struct scratch *scratch, const struct service *service)
 	if (scratch->key.to.family == FAMILY_IPV6 && !scratch->key.from.word[0] && !scratch->key.from.word[1] &&
 	    scratch->key.from.word[2] == 0xffff0000)
 		return 0;
-	hash = flow_hash(table, scratch, service->flags & SERVICE_RANGE);
+	hash = flow_hash(table, scratch, is_range);
+	/* unrolled: without CAP_PERFMON the verifier follows a loop beyond its end */
+#pragma clang loop unroll(full)
 	for (int i = 0; i < DRAWS; i++) {
 		__u32 slot = hash % SLOTS;
 		__u64 *four = element(table, scratch, slot / 4);

@@ -1,58 +1,27 @@
 /* Convey's program in the receive path of an interface: what it does with a frame is in the headers, what it leaves to the
  * slow path goes on to the kernel's stack and the raw sockets. */
 #include "dsr.h"
-
-INLINE struct scratch *scratch_of_cpu(void)
-{
-	return map_lookup(&scratches, &FIRST);
-}
-
-/* The service at a packet's destination: of that port, or of a range of ports. */
-INLINE int find_service(struct scratch *scratch, struct service *service)
-{
-	struct service *one = map_lookup(&services, &scratch->key.to);
-	struct ranges *several;
-	__u16 port;
-
-	if (one) {
-		*service = *one;
-		return 1;
-	}
-	scratch->table = scratch->key.to;
-	scratch->table.port = 0;
-	several = map_lookup(&ranges, &scratch->table);
-	if (!several)
-		return 0;
-	port = swap16(scratch->key.to.port);
-#pragma clang loop unroll(full)
-	for (__u32 i = 0; i < RANGES; i++) {
-		const struct range *range = &several->range[i];
-		/* read where `i` is a constant: without CAP_PERFMON no register is added to a pointer in a loop */
-		__u16 flags = READ_ONCE(range->flags);
-
-		if (i >= several->count)
-			return 0;
-		if (port >= range->first && port <= range->last) {
-			service->first_port = range->first;
-			service->flags = flags;
-			return 1;
-		}
-	}
-	return 0;
-}
+#include "nat.h"
+#include "orders.h"
 
 SECTION("xdp.frags")
 int convey(struct xdp_md *frame)
 {
 	struct scratch *scratch = scratch_of_cpu();
+	const struct settings *mode;
 	struct packet packet;
-	struct service service;
+	struct service service = { 0, 0 };
+	int is_served;
 
-	if (!scratch || !parse(frame, &packet, &scratch->key) || !find_service(scratch, &service))
+	if (!scratch || !parse(frame, &packet, &scratch->key))
 		return XDP_PASS;
-	if (!(service.flags & SERVICE_DSR))
-		return pass(scratch, PASS_PASSTHROUGH);
-	return direct(frame, &packet, scratch, &service);
+	is_served = find_service(scratch, &scratch->key.to, &service);
+	if (is_served && service.flags & SERVICE_DSR)
+		return direct(frame, &packet, scratch, &service);
+	mode = map_lookup(&settings, &FIRST);
+	if (!mode || !(mode->flags & SETTINGS_PASSTHROUGH))
+		return XDP_PASS;
+	return through(frame, &packet, scratch, is_served ? &service : 0, mode);
 }
 
 /* Takes a packet in that the slow path has handled: run by user space, since this program alone changes flows. XDP_PASS: it
@@ -73,6 +42,19 @@ int touch(struct xdp_md *frame)
 		return XDP_DROP;
 	observe(flow, kind_of(&packet), now, to);
 	return XDP_PASS;
+}
+
+/* Carries an order of user space out. XDP_PASS: there is such a flow. */
+SECTION("xdp.frags")
+int order(struct xdp_md *frame)
+{
+	struct scratch *scratch = scratch_of_cpu();
+	struct order *order = (void *)(long)frame->data;
+
+	if (!scratch || (void *)(order + 1) > (void *)(long)frame->data_end)
+		return XDP_DROP;
+	order->result = execute(scratch, order);
+	return order->result ? XDP_PASS : XDP_DROP;
 }
 
 char LICENSE[] SECTION("license") = "Dual MIT/GPL";

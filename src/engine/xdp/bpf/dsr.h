@@ -2,24 +2,9 @@
 #ifndef CONVEY_DSR_H
 #define CONVEY_DSR_H
 
-#include "checksum.h"
 #include "choose.h"
-
-/* What a packet means for a flow's life (flow/segment.rs). */
-enum kind { KIND_RESET, KIND_OPEN, KIND_ACCEPT, KIND_CLOSE, KIND_GO, KIND_ODD, KIND_DATAGRAM };
-
-INLINE enum kind kind_of(const struct packet *packet)
-{
-	if (packet->protocol == PROTOCOL_UDP)
-		return KIND_DATAGRAM;
-	if (packet->flags & TCP_RST)
-		return KIND_RESET;
-	if (packet->flags & TCP_SYN)
-		return packet->flags & TCP_ACK ? KIND_ACCEPT : KIND_OPEN;
-	if (packet->flags & TCP_FIN)
-		return KIND_CLOSE;
-	return packet->flags & TCP_ACK ? KIND_GO : KIND_ODD;
-}
+#include "segment.h"
+#include "way.h"
 
 INLINE int is_half_open(__u8 state)
 {
@@ -66,13 +51,13 @@ INLINE void watch_handshake(struct flow *flow, enum kind kind, __u64 now, struct
 	}
 	if (!is_half_open(flow->state)) {
 		flow->watch = WATCH_OVER;
-		traffic->completed++;
+		traffic->dsr_completed++;
 		return;
 	}
 	if (flow->watch == WATCH_AWAITED && kind == KIND_OPEN && now - flow->begun >= OVERDUE) {
 		flow->watch = WATCH_OVERDUE;
 		if (flow->state == STATE_SYN)
-			traffic->incomplete++;
+			traffic->dsr_incomplete++;
 	}
 }
 
@@ -85,24 +70,6 @@ INLINE void observe(struct flow *flow, enum kind kind, __u64 now, struct traffic
 		flow->state = state;
 	flow->seen = now;
 	watch_handshake(flow, kind, now, traffic);
-}
-
-/* What a look-up has found. */
-enum found { MISSING, FOUND, CHANGING };
-
-/* Copies the target of the number in `scratch->index`. */
-INLINE enum found read_target(struct scratch *scratch)
-{
-	struct target *target = map_lookup(&targets, &scratch->index);
-	__u32 version;
-
-	if (!target)
-		return MISSING;
-	version = READ_ONCE(target->version);
-	BARRIER();
-	scratch->target = *target;
-	BARRIER();
-	return version & 1 || READ_ONCE(target->version) != version ? CHANGING : FOUND;
 }
 
 /* The packet's flow, if it lives and its server is as it was; its target is copied. */
@@ -127,7 +94,7 @@ INLINE enum found find_flow(struct scratch *scratch, struct flow **found, __u64 
 INLINE void forget(const struct flow *flow, struct traffic *traffic)
 {
 	if (flow->watch == WATCH_AWAITED && flow->state == STATE_SYN)
-		traffic->incomplete++;
+		traffic->dsr_incomplete++;
 }
 
 /* Whether this CPU may remember one more flow in this second. */
@@ -146,114 +113,29 @@ INLINE int may_remember(__u64 now)
 	return guard->count++ < REMEMBERED_A_SECOND;
 }
 
-INLINE int is_same(const __u8 *a, const __u8 *b)
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
-}
-
-/* Whether a packet can leave by another interface than it came by: both have this program in one mode, since a driver that
- * runs none drops frames that another one's sends it. `mac`: what the frame was sent to. */
-INLINE int may_cross(struct scratch *scratch, const __u8 *mac, __u32 from, __u32 to)
-{
-	struct interface *came, *leaves;
-
-	scratch->index = from;
-	came = map_lookup(&interfaces, &scratch->index);
-	if (!came || !is_same(came->mac, mac))
-		return 0;
-	scratch->index = to;
-	leaves = map_lookup(&interfaces, &scratch->index);
-	return leaves && came->flags == leaves->flags && map_lookup(&ports, &scratch->index);
-}
-
-/* Why a packet cannot be sent to a target by this program; -1: it can. */
-INLINE int obstacle(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-		    const struct target *target)
-{
-	if (target->flags & TARGET_SLOW)
-		return PASS_LIMITED;
-	if (!(target->flags & TARGET_KNOWN))
-		return PASS_NEXT_HOP;
-	if (packet->ttl <= 1)
-		return PASS_TIME_TO_LIVE;
-	if (packet->length > target->mtu)
-		return PASS_TOO_BIG;
-	if (target->ifindex == frame->ingress_ifindex) {
-		/* not sent to us, but seen */
-		if (!is_same(packet->link->destination, target->interface_mac))
-			return PASS_OTHER_INTERFACE;
-	} else if (packet->tags || !may_cross(scratch, packet->link->destination, frame->ingress_ifindex,
-					      target->ifindex)) {
-		return PASS_OTHER_INTERFACE;
-	}
-	if (!(target->flags & TARGET_L2) && is_unfinished(packet, &scratch->key) && *packet->check)
-		return PASS_CHECKSUM;
-	return -1;
-}
-
-/* Rewrites a packet and sends it. */
-INLINE int send(struct xdp_md *frame, const struct packet *packet, const struct target *target)
-{
-	__u32 ifindex = target->ifindex;
-
-	if (!(target->flags & TARGET_L2))
-		set_destination(packet, &target->address,
-				swap16(swap16(packet->transport->to_port) + target->shift));
-	count_hop(packet);
-	__builtin_memcpy(packet->link->destination, target->hop, 6);
-	__builtin_memcpy(packet->link->source, target->interface_mac, 6);
-	if (ifindex == frame->ingress_ifindex)
-		return XDP_TX;
-	return redirect_map(&ports, ifindex, XDP_DROP);
-}
-
-INLINE int pass(struct scratch *scratch, __u32 reason)
-{
-	__u64 *count;
-
-	scratch->index = reason;
-	count = map_lookup(&passes, &scratch->index);
-	if (count)
-		*count += 1;
-	return XDP_PASS;
-}
-
 /* Counts a packet and sends it to the target that has been copied. */
 INLINE int forward(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
 		   struct traffic *traffic)
 {
-	__u64 *count;
+	const struct target *target = &scratch->target;
 
 	traffic->packets++;
 	traffic->bytes += packet->length;
-	scratch->index = REASON_TO_SERVER;
-	count = map_lookup(&reasons, &scratch->index);
-	if (count)
-		*count += 1;
-	return send(frame, packet, &scratch->target);
+	count(scratch, REASON_TO_SERVER);
+	if (!(target->flags & TARGET_L2))
+		set_destination(packet, &target->address,
+				swap16(swap16(packet->transport->to_port) + target->shift));
+	return send(frame, packet, &scratch->way);
 }
 
 /* Whether a packet without a flow here may be of a passthrough flow, which this program does not know. */
 INLINE int may_be_passthrough(const struct packet *packet, enum kind kind)
 {
 	struct settings *mode = map_lookup(&settings, &FIRST);
-	__u16 port = swap16(packet->transport->to_port);
 
 	if (!mode || !(mode->flags & SETTINGS_PASSTHROUGH))
 		return 0;
-	return kind != KIND_OPEN || (port >= mode->nat_first && port <= mode->nat_last);
-}
-
-/* Whether a packet may begin a flow: its source is none of our addresses, and the VIP is here. */
-INLINE int may_begin(struct scratch *scratch)
-{
-	__u32 *from = map_lookup(&addresses, &scratch->key.from);
-	__u32 *to;
-
-	if (from && *from & ADDRESS_OWN)
-		return 0;
-	to = map_lookup(&addresses, &scratch->key.to.address);
-	return !to || !(*to & ADDRESS_ABSENT);
+	return kind != KIND_OPEN || is_nat_port(mode, swap16(packet->transport->to_port));
 }
 
 INLINE void remember(struct scratch *scratch, enum kind kind, __u32 number, __u64 now, struct traffic *traffic)
@@ -280,9 +162,9 @@ INLINE int begin(struct xdp_md *frame, const struct packet *packet, struct scrat
 
 	if (may_be_passthrough(packet, kind))
 		return pass(scratch, PASS_OTHER_FLOW);
-	if (!may_begin(scratch))
+	if (!may_begin())
 		return pass(scratch, PASS_SOURCE);
-	number = choose(scratch, service);
+	number = choose(service->first_port, service->flags & SERVICE_RANGE);
 	if (!number)
 		return pass(scratch, PASS_NO_SERVER);
 	scratch->index = number;
@@ -291,8 +173,8 @@ INLINE int begin(struct xdp_md *frame, const struct packet *packet, struct scrat
 	to = map_lookup(&traffic, &scratch->index);
 	if (!to)
 		return pass(scratch, PASS_CHANGING);
-	why = obstacle(frame, packet, scratch, &scratch->target);
-	if (why >= 0)
+	why = obstacle_to_target(frame, packet, scratch);
+	if (why != SEND)
 		return pass(scratch, why);
 	if (kind != KIND_CLOSE && kind != KIND_RESET && may_remember(now))
 		remember(scratch, kind, number, now, to);
@@ -330,8 +212,8 @@ INLINE int direct(struct xdp_md *frame, const struct packet *packet, struct scra
 			forget(flow, to);
 			break;
 		}
-		why = obstacle(frame, packet, scratch, &scratch->target);
-		if (why >= 0)
+		why = obstacle_to_target(frame, packet, scratch);
+		if (why != SEND)
 			return pass(scratch, why);
 		observe(flow, kind, now, to);
 		return forward(frame, packet, scratch, to);

@@ -102,6 +102,67 @@ struct {
 	FIELD_TYPE(value, struct settings);
 } settings SECTION(".maps");
 
+/* Passthrough flows, by their clients' packets. Nothing is ever evicted. */
+struct {
+	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH);
+	FIELD_NUMBER(max_entries, 65536);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+	FIELD_TYPE(key, struct flow_key);
+	FIELD_TYPE(value, struct forward);
+} forwards SECTION(".maps");
+
+/* The same by their servers' packets: an entry is the claim of the NAT port that it is sent to. */
+struct {
+	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH);
+	FIELD_NUMBER(max_entries, 65536);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+	FIELD_TYPE(key, struct flow_key);
+	FIELD_TYPE(value, struct reverse);
+} reverses SECTION(".maps");
+
+/* NAT ports that are claimed towards each server, and what there is of flows. Program and user space add. */
+struct {
+	FIELD_NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	FIELD_NUMBER(max_entries, CLAIMS);
+	FIELD_NUMBER(map_flags, BPF_F_MMAPABLE);
+	FIELD_TYPE(key, __u32);
+	FIELD_TYPE(value, __u64);
+} claims SECTION(".maps");
+
+/* NAT ports of a server that a client network holds. */
+struct {
+	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH);
+	FIELD_NUMBER(max_entries, SHARES);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+	FIELD_TYPE(key, struct share_key);
+	FIELD_TYPE(value, __s64);
+} shares SECTION(".maps");
+
+/* By the number of the target. */
+struct {
+	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH);
+	FIELD_NUMBER(max_entries, 65536);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+	FIELD_TYPE(key, __u32);
+	FIELD_TYPE(value, struct source);
+} sources SECTION(".maps");
+
+struct {
+	FIELD_NUMBER(type, BPF_MAP_TYPE_HASH);
+	FIELD_NUMBER(max_entries, 1024);
+	FIELD_NUMBER(map_flags, BPF_F_NO_PREALLOC);
+	FIELD_TYPE(key, struct origin);
+	FIELD_TYPE(value, struct hop);
+} moved SECTION(".maps");
+
+/* What NAT ports are drawn by (SplitMix64). */
+struct {
+	FIELD_NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	FIELD_NUMBER(max_entries, 1);
+	FIELD_TYPE(key, __u32);
+	FIELD_TYPE(value, __u64);
+} seeds SECTION(".maps");
+
 struct {
 	FIELD_NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	FIELD_NUMBER(max_entries, 1);
@@ -117,5 +178,10 @@ struct {
 } scratches SECTION(".maps");
 
 static const __u32 FIRST = 0;
+
+INLINE struct scratch *scratch_of_cpu(void)
+{
+	return map_lookup(&scratches, &FIRST);
+}
 
 #endif

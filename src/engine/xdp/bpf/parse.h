@@ -12,6 +12,7 @@ struct ethernet {
 	__u16 type;
 } __attribute__((packed));
 
+/* Behind the type that says that it comes, with the type of what comes then. */
 struct vlan_tag {
 	__u16 control;
 	__u16 type;
@@ -76,6 +77,7 @@ struct packet {
 	/* Length of the IP packet, and of what it carries, in bytes. */
 	__u32 length;
 	__u32 payload;
+	struct tag tag[2];
 	__u8 is_ipv4;
 	__u8 tags;
 	__u8 ttl;
@@ -228,6 +230,7 @@ INLINE int parse(struct xdp_md *frame, struct packet *packet, struct flow_key *k
 		return 0;
 	packet->link = link;
 	packet->tags = 0;
+	packet->tag[0] = packet->tag[1] = (struct tag){ 0, 0 };
 	type = link->type;
 	at = link + 1;
 #pragma clang loop unroll(full)
@@ -239,6 +242,7 @@ INLINE int parse(struct xdp_md *frame, struct packet *packet, struct flow_key *k
 		if ((void *)(tag + 1) > end)
 			return 0;
 		packet->tags++;
+		packet->tag[i] = (struct tag){ type, tag->control };
 		type = tag->type;
 		at = tag + 1;
 		offset += sizeof(*tag);

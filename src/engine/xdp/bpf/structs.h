@@ -86,31 +86,153 @@ struct flow {
 };
 _Static_assert(sizeof(struct flow) == 32, "flow");
 
+/* A VLAN tag as it stands in a frame; a type of 0: there is none. */
+struct tag {
+	__u16 type;
+	__u16 control;
+};
+
+/* Where a client's packets come from. */
+struct origin {
+	__u32 ifindex;
+	__u8 mac[6];
+	__u8 family;
+	__u8 zero;
+	struct tag tag[2];
+};
+_Static_assert(sizeof(struct origin) == 20, "origin");
+
+/* What a side of a connection has sent and acknowledged. */
+struct half {
+	__u32 end;
+	__u32 acknowledged;
+	__u32 fin;
+};
+
+/* A passthrough flow's direction to the server, by its client's packets. */
+struct forward {
+	/* CLOCK_MONOTONIC of the last packet that made it last longer, in nanoseconds. */
+	__u64 seen;
+	/* The same of the first one: it tells flows of one key apart. */
+	__u64 begun;
+	struct endpoint nat;
+	__u32 target;
+	__u32 incarnation;
+	struct half half;
+	/* Behind the server's FIN. */
+	__u32 peer_fin;
+	/* Behind another SYN of the client. */
+	__u32 other_syn;
+	/* The client's clock when it last spoke after the server's FIN. */
+	__u32 clock;
+	struct origin origin;
+	__u8 state;
+	__u8 watch;
+	__u16 flags;
+	__u32 zero;
+};
+_Static_assert(sizeof(struct forward) == 96, "forward");
+
+/* Its direction to the client, by the server's packets. */
+struct reverse {
+	__u64 seen;
+	__u64 begun;
+	struct flow_key client;
+	__u32 target;
+	__u32 incarnation;
+	struct half half;
+	/* Behind the client's FIN. */
+	__u32 peer_fin;
+	/* Where replies go back to. */
+	struct origin origin;
+	__u8 state;
+	__u8 zero;
+	__u16 flags;
+};
+_Static_assert(sizeof(struct reverse) == 104, "reverse");
+
+/* How flows begin towards a target. */
+struct source {
+	__u32 locals;
+	/* Its server's element of `claims`. */
+	__u32 server;
+	/* NAT ports that a client network may hold; 0: all. */
+	__u32 share;
+	/* Claimed ports beyond which what is not proven lives shorter. */
+	__u32 half_of_ports;
+	__u8 prefix4;
+	__u8 prefix6;
+	__u16 flags;
+	__u32 zero;
+	struct address local[LOCALS];
+};
+_Static_assert(sizeof(struct source) == 152, "source");
+
+/* A client network towards a server. */
+struct share_key {
+	struct address server;
+	__u16 port;
+	__u8 protocol;
+	__u8 prefix;
+	struct address network;
+};
+_Static_assert(sizeof(struct share_key) == 36, "share_key");
+
+/* Where replies go instead of their origin. */
+struct hop {
+	__u8 mac[6];
+	__u8 interface_mac[6];
+	__u32 ifindex;
+	__u32 mtu;
+};
+_Static_assert(sizeof(struct hop) == 20, "hop");
+
 /* What a target has had. */
 struct traffic {
 	__u64 packets;
 	__u64 bytes;
+	/* DSR flows. */
 	__u64 opened;
+	__u64 dsr_completed;
+	__u64 dsr_incomplete;
+	/* To clients. */
+	__u64 packets_out;
+	__u64 bytes_out;
+	/* Passthrough flows. */
+	__u64 nat_opened;
+	__u64 nat_closed;
 	__u64 completed;
-	__u64 incomplete;
+	__u64 unanswered;
+	__u64 unacknowledged;
 };
-_Static_assert(sizeof(struct traffic) == 40, "traffic");
+_Static_assert(sizeof(struct traffic) == 96, "traffic");
 
 struct interface {
 	__u8 mac[6];
 	__u16 zero;
 	__u32 flags;
-	__u32 zero2;
+	/* Largest IP packet that it sends, in bytes. */
+	__u32 mtu;
 };
 _Static_assert(sizeof(struct interface) == 16, "interface");
 
-struct settings {
-	/* Least and greatest NAT port. */
-	__u16 nat_first;
-	__u16 nat_last;
-	__u32 flags;
+struct port_range {
+	__u16 first;
+	__u16 last;
 };
-_Static_assert(sizeof(struct settings) == 8, "settings");
+
+struct settings {
+	__u32 flags;
+	/* Passthrough flows, at most, and half-open ones. */
+	__u32 max_flows;
+	__u32 max_half_open;
+	/* NAT ports of all ranges. */
+	__u32 nat_ports;
+	__u32 ranges;
+	__u32 zero;
+	struct port_range range[NAT_RANGES];
+};
+_Static_assert(sizeof(struct settings) == 56, "settings");
 
 /* How many flows this CPU has remembered in this second. */
 struct guard {
@@ -118,14 +240,77 @@ struct guard {
 	__u64 count;
 };
 
+/* A packet as far as a flow's life depends on it (flow/segment.rs). */
+struct segment {
+	__u32 kind;
+	__u32 sequence;
+	/* Behind its last byte; SYN and FIN count as one. */
+	__u32 end;
+	__u32 acknowledged;
+	/* The sender's clock. */
+	__u32 timestamp;
+	__u32 has;
+};
+
+/* What user space has done with a flow; it stands in place of a frame. */
+struct order {
+	__u32 what;
+	__u32 side;
+	/* The client's. */
+	struct flow_key key;
+	__u64 begun;
+	struct segment segment;
+	struct origin origin;
+	__u32 result;
+};
+_Static_assert(sizeof(struct order) == 104, "order");
+
+/* The way of a packet that is sent on. */
+struct way {
+	__u8 hop[6];
+	__u8 interface_mac[6];
+	__u32 ifindex;
+	__u32 mtu;
+};
+
+/* A look for a NAT port. */
+struct search {
+	__u64 now;
+	/* What the places are drawn by. */
+	__u64 random;
+	__u64 draws;
+	/* Number of the target that the flow is for. */
+	__u32 target;
+	/* Candidates of each kind (flow/ports.rs), and ports that have been looked at. */
+	__u32 own;
+	__u32 tried;
+	__u16 client_port;
+	__u8 is_found;
+	/* Of the flow that gives way most gladly; 0: none does. */
+	__u8 best;
+	__u64 best_seen;
+	struct flow_key best_key;
+	struct flow_key best_holder;
+};
+
 /* What one packet needs. Not on the stack: without CAP_PERFMON the verifier guards each store there against speculation,
  * which doubles the cost of a packet. */
 struct scratch {
 	struct flow_key key;
+	/* A passthrough flow as its client's packets have it, and as its server's do. */
+	struct flow_key client_key;
+	struct flow_key reverse_key;
 	struct flow flow;
 	struct target target;
 	struct endpoint table;
 	__u32 index;
+	struct way way;
+	struct segment segment;
+	struct share_key share;
+	struct origin origin;
+	struct search search;
+	struct forward forward;
+	struct reverse reverse;
 	/* What Maglev's hash is of. */
 	__u8 hashed[40] __attribute__((aligned(8)));
 };
