@@ -92,7 +92,10 @@ fn used(site: &Site) -> (u64, u64) {
 fn claimed(site: &mut Site) -> u32 {
     site.keeper.collect().expect("counters");
     let backend = &site.snapshot.backends["web"];
-    backend.servers[0].live.nat_ports.load(std::sync::atomic::Ordering::Relaxed)
+    backend.servers[0]
+        .live
+        .nat_ports
+        .load(std::sync::atomic::Ordering::Relaxed)
 }
 
 fn handshakes(site: &Site, kind: Handshake) -> u64 {
@@ -103,7 +106,11 @@ fn handshakes(site: &Site, kind: Handshake) -> u64 {
 fn a_flow_of_the_slow_path_is_the_programs_from_its_second_packet_on() {
     let mut site = Site::new(ONE);
     let (from, to) = connect(&mut site, 62_000, [By::SlowPath, By::Program, By::Program]);
-    assert_eq!((from, to), (SocketAddrV4::new(NAT, 62_000), SERVER), "the client's own port");
+    assert_eq!(
+        (from, to),
+        (SocketAddrV4::new(NAT, 62_000), SERVER),
+        "the client's own port"
+    );
     assert_eq!(site.listed(), ["established"]);
     assert_eq!((used(&site), claimed(&mut site)), ((1, 0), 1));
     assert_eq!(site.counted(), (1, 1));
@@ -118,9 +125,17 @@ fn a_flow_of_the_program_is_the_slow_paths_too() {
     assert_eq!((used(&site), claimed(&mut site)), ((1, 0), 1));
     let fin = Segment::of_client(40_000, FIN_ACK).numbered(101, 1_001);
     sent(&mut site, By::SlowPath, fin);
-    sent(&mut site, By::Program, fin.answer(towards, FIN_ACK).numbered(1_001, 102));
+    sent(
+        &mut site,
+        By::Program,
+        fin.answer(towards, FIN_ACK).numbered(1_001, 102),
+    );
     assert_eq!(site.listed(), ["half_closed"]);
-    sent(&mut site, By::SlowPath, Segment::of_client(40_000, ACK).numbered(102, 1_002));
+    sent(
+        &mut site,
+        By::SlowPath,
+        Segment::of_client(40_000, ACK).numbered(102, 1_002),
+    );
     assert_eq!(site.listed(), ["closing"]);
     assert_eq!(claimed(&mut site), 0, "the port is another's if one is wanted");
     assert_eq!(used(&site), (1, 0));
@@ -160,12 +175,18 @@ fn a_half_open_flow_gives_its_nat_port_up_to_another() {
     assert_eq!(first, second, "there is one port");
     assert_eq!((used(&site), claimed(&mut site)), ((1, 1), 1));
     assert_eq!(site.flows.usage().gave_way, 1);
-    let late = Segment::of_client(40_000, SYN).answer(first, SYN_ACK).numbered(5, 77);
+    let late = Segment::of_client(40_000, SYN)
+        .answer(first, SYN_ACK)
+        .numbered(5, 77);
     let back = sent(&mut site, By::Program, late);
     assert_eq!(back.1.port(), 40_001);
     connect(&mut site, 40_001, [By::SlowPath, By::SlowPath, By::SlowPath]);
     let (reason, _) = site.slowly(Segment::of_client(40_002, SYN));
-    assert_eq!(reason, PacketReason::PortsExhausted, "an established flow keeps it");
+    assert_eq!(
+        reason,
+        PacketReason::PortsExhausted,
+        "an established flow keeps it"
+    );
     assert_eq!(used(&site), (1, 0));
 }
 
@@ -201,7 +222,13 @@ fn a_client_of_a_limited_frontend_counts_as_long_as_its_flow_lives() {
     assert_eq!(used(&site), (0, 0));
     connect(&mut site, 40_001, [By::SlowPath; 3]);
     // gone without a word, as when the program has given its port to another
-    let key = site.map.maps.forwards.next_key(None).expect("a map").expect("a flow");
+    let key = site
+        .map
+        .maps
+        .forwards
+        .next_key(None)
+        .expect("a map")
+        .expect("a flow");
     site.map.maps.forwards.delete(&key).expect("a flow");
     site.scan_after(0);
     assert_eq!(refused(&mut site), PacketReason::ToServer);
@@ -276,7 +303,11 @@ fn a_nat_port_that_is_claimed_for_no_flow_comes_back() {
         site.scan_after(0);
     }
     assert_eq!(count(&site), 1);
-    assert_eq!((used(&site), claimed(&mut site)), ((1, 0), 1), "and is not counted");
+    assert_eq!(
+        (used(&site), claimed(&mut site)),
+        ((1, 0), 1),
+        "and is not counted"
+    );
 }
 
 fn counters_that_are_wrong_are_put_right() {
@@ -295,7 +326,10 @@ fn flows_outlive_their_servers_configuration_and_their_frontends_mode() {
     let mut site = Site::new(ONE);
     let towards = connect(&mut site, 40_000, [By::Program; 3]);
     let ack = Segment::of_client(40_000, ACK).numbered(101, 1_001);
-    site.config = parse(&ONE.replace("s1 = { addr = \"10.0.0.11:80\" }", "s2 = { addr = \"10.0.0.12:80\" }"));
+    site.config = parse(&ONE.replace(
+        "s1 = { addr = \"10.0.0.11:80\" }",
+        "s2 = { addr = \"10.0.0.12:80\" }",
+    ));
     site.apply();
     site.scan_after(0);
     assert_eq!(sent(&mut site, By::Program, ack), towards);
@@ -315,11 +349,21 @@ fn what_an_engine_before_has_left_of_passthrough_is_cleared() {
     let mut site = Site::new(ONE);
     connect(&mut site, 40_000, [By::Program; 3]);
     sent(&mut site, By::SlowPath, Segment::of_client(40_001, SYN));
-    site.map.maps.moved.update(&[0; 20], &[0; 20], Insert::Any).expect("a hop");
+    site.map
+        .maps
+        .moved
+        .update(&[0; 20], &[0; 20], Insert::Any)
+        .expect("a hop");
     let mut successor = keeper(&site.loaded, &site.flows);
     successor.clear().expect("the maps");
     let maps = &site.map.maps;
-    for map in [&maps.forwards, &maps.reverses, &maps.shares, &maps.sources, &maps.moved] {
+    for map in [
+        &maps.forwards,
+        &maps.reverses,
+        &maps.shares,
+        &maps.sources,
+        &maps.moved,
+    ] {
         assert!(is_empty(map));
     }
     assert_eq!(used(&site), (0, 0));

@@ -171,7 +171,10 @@ mod tests {
         let count = || access.count(client, 0).map(Option::unwrap);
         assert!(aside.keep(key(1), 7, count().unwrap()));
         aside.scan_begins();
-        assert!(aside.keep(key(2), 8, count().unwrap()), "while a scan is under way");
+        assert!(
+            aside.keep(key(2), 8, count().unwrap()),
+            "while a scan is under way"
+        );
         assert!(count().is_err());
         aside.found(&key(1), 7);
         aside.scan_ended();

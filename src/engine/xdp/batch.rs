@@ -49,7 +49,10 @@ impl FlowBatch {
         size: usize,
         decode: fn(&[u8]) -> Option<V>,
     ) -> impl Iterator<Item = (&[u8], Option<(FlowKey, V)>)> {
-        let all = self.keys.chunks_exact(FlowKey::SIZE).zip(self.values.chunks_exact(size));
+        let all = self
+            .keys
+            .chunks_exact(FlowKey::SIZE)
+            .zip(self.values.chunks_exact(size));
         all.map(move |(key, value)| (key, FlowKey::from_bytes(key).zip(decode(value))))
     }
 }

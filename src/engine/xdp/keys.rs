@@ -53,7 +53,10 @@ mod tests {
 
     #[test]
     fn keys_come_back_as_they_were() {
-        for (from, to) in [("192.0.2.1:5", "198.51.100.1:80"), ("[2001:db8::1]:5", "[2001:db8::2]:80")] {
+        for (from, to) in [
+            ("192.0.2.1:5", "198.51.100.1:80"),
+            ("[2001:db8::1]:5", "[2001:db8::2]:80"),
+        ] {
             let key = Key::new(Protocol::Udp, from.parse().unwrap(), to.parse().unwrap());
             assert_eq!(path_key(&flow_key(&key)), key);
         }

@@ -1,8 +1,9 @@
 //! How much of the kernel's memory the maps take. Pure.
 
 use super::layout::{
-    ADDRESSES, CLAIMS, EndpointKey, FlowKey, FlowValue, ForwardValue, RANGED, RANGES_SIZE, ReverseValue, SERVICES,
-    SHARES, ServiceValue, ShareKey, SourceValue, TABLE_ELEMENTS, TABLES, TARGETS, TargetValue, TrafficValue,
+    ADDRESSES, CLAIMS, EndpointKey, FlowKey, FlowValue, ForwardValue, RANGED, RANGES_SIZE, ReverseValue,
+    SERVICES, SHARES, ServiceValue, ShareKey, SourceValue, TABLE_ELEMENTS, TABLES, TARGETS, TargetValue,
+    TrafficValue,
 };
 
 /// What the kernel adds to an element of a hash, in bytes (`struct htab_elem`).
@@ -81,7 +82,10 @@ fn hash(elements: u64, size: usize) -> u64 {
 /// The same where elements are made one by one.
 fn growing(elements: u64, size: usize) -> u64 {
     let element = OF_ELEMENT + bytes(size.next_multiple_of(8)) + OF_NODE;
-    let taken = KMALLOC.into_iter().find(|taken| *taken >= element).unwrap_or(element);
+    let taken = KMALLOC
+        .into_iter()
+        .find(|taken| *taken >= element)
+        .unwrap_or(element);
     elements * taken + elements.next_power_of_two() * OF_BUCKET
 }
 

@@ -19,7 +19,8 @@ use super::{
     flow_map::{BATCH, FlowMap, complain, life},
     keys::{flow_key, path_key, return_origin},
     layout::{
-        EndpointKey, ForwardValue, HalfValue, Order, OrderKind, OrderResult, ReverseValue, ShareKey, WatchCode,
+        EndpointKey, ForwardValue, HalfValue, Order, OrderKind, OrderResult, ReverseValue, ShareKey,
+        WatchCode,
     },
 };
 use crate::{
@@ -180,7 +181,10 @@ impl NatMap {
             generation: 0,
             back: ReturnPath {
                 origin,
-                number: other.is_followed.then(|| self.returns.number_of(&origin)).flatten(),
+                number: other
+                    .is_followed
+                    .then(|| self.returns.number_of(&origin))
+                    .flatten(),
             },
             handshake: match forward.watch {
                 WatchCode::Awaited => HandshakeWatch::Awaited(moment(forward.begun)),
@@ -260,7 +264,10 @@ impl NatMap {
     pub fn for_each_live(&self, now: Moment, see: &mut dyn FnMut(&Key, &ForwardValue, &Glimpse)) {
         self.for_each(&mut |key, forward| {
             if let Some(glimpse) = self.glimpse(key, forward)
-                && (glimpse.expires > now || self.join(key, forward).is_some_and(|found| found.flow.expires() > now))
+                && (glimpse.expires > now
+                    || self
+                        .join(key, forward)
+                        .is_some_and(|found| found.flow.expires() > now))
             {
                 see(key, forward, &glimpse);
             }

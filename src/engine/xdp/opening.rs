@@ -169,7 +169,10 @@ impl Claims for Opening<'_> {
             return Held::Nobody;
         };
         let holder = path_key(&value.client);
-        let found = self.nat.forward(&holder).filter(|forward| forward.begun == value.begun);
+        let found = self
+            .nat
+            .forward(&holder)
+            .filter(|forward| forward.begun == value.begun);
         let found = found.and_then(|forward| self.nat.join(&holder, &forward));
         let rank = found
             .filter(|found| found.flow.reverse == *reverse)
@@ -212,7 +215,10 @@ impl Claims for Opening<'_> {
     }
 
     fn take_away(&self, holder: &Key, reverse: &Key, new: &Beginning) -> bool {
-        let found = self.nat.find(holder).filter(|found| found.flow.reverse == *reverse);
+        let found = self
+            .nat
+            .find(holder)
+            .filter(|found| found.flow.reverse == *reverse);
         let yields = found.filter(|found| rank(&found.flow, new).is_some());
         let has_ended = yields.is_some_and(|found| self.nat.end(holder, found.begun));
         if has_ended {

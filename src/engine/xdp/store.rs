@@ -218,10 +218,7 @@ impl FlowStore for XdpStore {
     fn in_use(&self, now: Moment) -> BTreeSet<(Endpoint, IpServerAddr)> {
         let mut used = self.memory.in_use(now);
         self.nat.for_each_live(now, &mut |key, _, glimpse| {
-            used.insert((
-                tuple(key).endpoint(),
-                IpServerAddr::new(glimpse.reverse.from()),
-            ));
+            used.insert((tuple(key).endpoint(), IpServerAddr::new(glimpse.reverse.from())));
         });
         self.map.for_each(now, &mut |_, entry| {
             used.insert((entry.tuple().endpoint(), entry.server()));

@@ -235,7 +235,11 @@ impl Shift {
                 return;
             }
             self.is_scanning = true;
-            let steps = if self.keeper.is_quick() { QUICK_STEPS } else { STEPS };
+            let steps = if self.keeper.is_quick() {
+                QUICK_STEPS
+            } else {
+                STEPS
+            };
             self.next_scan = now + STEP * steps;
         }
         let moment = Moment(u64::try_from((now - self.start).as_millis()).unwrap_or(u64::MAX));

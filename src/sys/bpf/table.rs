@@ -142,7 +142,9 @@ impl MappedCounters {
     #[must_use]
     pub fn add_below(&self, at: usize, limit: i64) -> bool {
         let more = |counted: u64| (counted.cast_signed() < limit).then(|| counted.wrapping_add(1));
-        (self.0.slots().get(at))
-            .is_some_and(|slot| slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok())
+        (self.0.slots().get(at)).is_some_and(|slot| {
+            slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+        })
     }
 }

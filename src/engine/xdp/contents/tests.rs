@@ -18,12 +18,7 @@ fn plan(site: &Site, numbers: &mut Numbers) -> Contents {
     plan_in(site, &BTreeMap::new(), false, numbers)
 }
 
-fn plan_in(
-    site: &Site,
-    attached: &BTreeMap<u32, bool>,
-    is_mixed: bool,
-    numbers: &mut Numbers,
-) -> Contents {
+fn plan_in(site: &Site, attached: &BTreeMap<u32, bool>, is_mixed: bool, numbers: &mut Numbers) -> Contents {
     let circumstances = Circumstances {
         attached,
         is_mixed,
@@ -221,13 +216,22 @@ fn a_passthrough_target_says_by_which_addresses_and_to_which_limit_its_flows_beg
     let hop = site.hops.servers.get_mut(&ip).unwrap();
     hop.locals = vec![IpAddr::from([10, 0, 0, 1]); LOCALS + 1].into();
     let too_many = plan(&site, &mut numbers).sources[number].clone();
-    assert_eq!(too_many, SourceValue { locals: vec![], ..expected.clone() });
+    assert_eq!(
+        too_many,
+        SourceValue {
+            locals: vec![],
+            ..expected.clone()
+        }
+    );
 
     site.backend().servers.remove("s1");
     site.apply();
     let retired = plan(&site, &mut numbers);
     assert!(retired.sources[number].locals.is_empty(), "none begin there");
-    assert_eq!(retired.sources[number].server, expected.server, "but some may end");
+    assert_eq!(
+        retired.sources[number].server, expected.server,
+        "but some may end"
+    );
     let direct = plan(&Site::new(Mode::Dsr, Protocol::Tcp, 2), &mut Numbers::default());
     assert!(direct.sources.is_empty());
 }
@@ -266,7 +270,12 @@ fn return_hops_that_have_moved_are_told() {
         moved: &moved,
         max_flows: 1,
     };
-    let contents = Contents::plan(&site.services, &site.hops, &circumstances, &mut Numbers::default());
+    let contents = Contents::plan(
+        &site.services,
+        &site.hops,
+        &circumstances,
+        &mut Numbers::default(),
+    );
     assert!(contents.settings.has_moved);
     let hop = HopValue {
         mac: server_mac(9),

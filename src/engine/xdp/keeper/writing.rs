@@ -7,9 +7,7 @@ use crate::{
     base::Mac,
     engine::xdp::{
         contents::{Contents, Difference, Port},
-        layout::{
-            HopValue, InterfaceValue, OriginKey, SettingsValue, SourceValue, TargetFlags, TargetValue,
-        },
+        layout::{HopValue, InterfaceValue, OriginKey, SettingsValue, SourceValue, TargetFlags, TargetValue},
         write::{delete_all, put_all},
     },
     sys::bpf::Insert,
@@ -100,7 +98,11 @@ impl Keeper {
         let map = &self.map.maps.sources;
         let key = |number: u16| u32::from(number).to_ne_bytes();
         delete_all(map, gone.iter().map(|number| key(*number)))?;
-        put_all(map, put.iter().map(|(number, value)| (key(**number), value.to_bytes())))?;
+        put_all(
+            map,
+            put.iter()
+                .map(|(number, value)| (key(**number), value.to_bytes())),
+        )?;
         self.written.sources.clone_from(wanted);
         Ok(())
     }

@@ -120,7 +120,10 @@ fn flows_of_the_mode_that_a_frontend_had_keep_their_number_and_their_server() {
     assert!(!old.is_dsr && !old.is_configured());
     assert!(old.target.is_down(), "it is as it is now");
     let server = old.server;
-    assert_eq!(numbers.get(numbers.number(&now, true).unwrap()).unwrap().server, server);
+    assert_eq!(
+        numbers.get(numbers.number(&now, true).unwrap()).unwrap().server,
+        server
+    );
     numbers.scan_begins();
     assert_eq!(numbers.scan_ended(|_| false).len(), 1);
     assert!(numbers.has_server(server), "another target has it");
