@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::{
-    EndpointKey, FlowKey, FlowValue, HalfValue, InterfaceValue, RANGES, RangeValue, ServiceValue,
-    SettingsValue, StateCode, TargetFlags, TargetValue, TrafficValue, WatchCode, nat::RawHalf,
+    EndpointKey, FlowKey, FlowValue, InterfaceValue, RANGES, RangeValue, ServiceValue, SettingsValue,
+    StateCode, TargetFlags, TargetValue, TrafficValue, WatchCode,
 };
 use crate::base::Protocol;
 
@@ -42,12 +42,6 @@ impl<const N: usize> Writer<N> {
         self.put(&value.to_ne_bytes())
     }
 
-    pub fn half(self, half: &HalfValue) -> Self {
-        self.u32(half.end)
-            .u32(half.acknowledged)
-            .u32(half.fin.unwrap_or(0))
-    }
-
     /// What is left is zeros.
     pub fn end(self) -> [u8; N] {
         debug_assert!(self.at <= N, "{} bytes of {N}", self.at);
@@ -79,14 +73,6 @@ impl Reader<'_> {
 
     pub fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_ne_bytes)
-    }
-
-    pub fn half(&mut self) -> Option<RawHalf> {
-        Some(RawHalf {
-            end: self.u32()?,
-            acknowledged: self.u32()?,
-            fin: self.u32()?,
-        })
     }
 }
 

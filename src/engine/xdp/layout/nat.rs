@@ -272,10 +272,28 @@ impl ReverseValue {
 }
 
 /// A half whose flags have not been read yet.
-pub(super) struct RawHalf {
-    pub end: u32,
-    pub acknowledged: u32,
-    pub fin: u32,
+struct RawHalf {
+    end: u32,
+    acknowledged: u32,
+    fin: u32,
+}
+
+impl<const N: usize> Writer<N> {
+    fn half(self, half: &HalfValue) -> Self {
+        self.u32(half.end)
+            .u32(half.acknowledged)
+            .u32(half.fin.unwrap_or(0))
+    }
+}
+
+impl Reader<'_> {
+    fn half(&mut self) -> Option<RawHalf> {
+        Some(RawHalf {
+            end: self.u32()?,
+            acknowledged: self.u32()?,
+            fin: self.u32()?,
+        })
+    }
 }
 
 impl RawHalf {
