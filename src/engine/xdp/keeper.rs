@@ -159,8 +159,8 @@ impl Keeper {
     /// few flows that it costs nothing.
     #[must_use]
     pub fn is_quick(&self) -> bool {
-        let passthrough = self.nat.counts().flows();
-        passthrough > 0 && passthrough + self.accounts.live() <= u64::from(BATCH)
+        let is_used = self.nat.counts().flows() > 0;
+        is_used && self.nat.has_few() && self.accounts.live() <= u64::from(BATCH)
     }
 
     /// Reads what the program has counted of each target, and counts it in the snapshot's counters.

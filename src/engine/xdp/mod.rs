@@ -58,6 +58,7 @@ pub use flow_map::FlowMap;
 pub use keeper::Keeper;
 use layout::PassReason;
 pub use maps::{Clock, Maps, count};
+use nat_map::NatMap;
 pub use store::XdpStore;
 pub use tables::TableMaker;
 use thread::Desk;
@@ -66,6 +67,7 @@ use thread::Desk;
 pub struct XdpEngine {
     slow: RawEngine<XdpStore>,
     map: Arc<FlowMap>,
+    nat: Arc<NatMap>,
     desk: Arc<Desk>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
@@ -113,6 +115,7 @@ impl XdpEngine {
         let room = entries.into_iter().fold(0, u32::saturating_add);
         let map = Arc::new(FlowMap::new(maps, Clock::of(settings.start)?));
         let flows = Arc::new(XdpStore::flows(limits, Arc::clone(&map)));
+        let nat = Arc::clone(flows.store().nat());
         let keeper = Keeper::new(
             Arc::clone(&flows),
             handed.make_tables,
@@ -125,6 +128,7 @@ impl XdpEngine {
         Ok(Self {
             slow,
             map,
+            nat,
             desk,
             keeper: Mutex::new(Some(thread)),
         })
@@ -143,6 +147,7 @@ impl XdpEngine {
 
     /// Puts newer next hops in force.
     pub fn set_hops(&self, hops: &Hops) {
+        self.nat.find_origins();
         self.slow.set_hops(hops);
         self.desk.apply(self.slow.services(), self.slow.hops());
     }

@@ -68,16 +68,15 @@ impl NatMapEntry {
         is_kept.then_some(()).ok_or(AccessReason::ClientConnections)
     }
 
-    /// Lets its replies go back to where its client sends from. Which hops are followed, the next scan finds.
-    pub fn follow(&mut self, origin: ReturnOrigin) {
+    /// Lets its replies go back to where its client sends from, and that way be followed: of what the program lets go back by
+    /// itself, the next scan finds the ways.
+    pub fn follow(&mut self, origin: ReturnOrigin, client: IpAddr) {
         if self.found.flow.back.origin != origin {
             let FoundFlow { key, begun, .. } = &self.found;
             let _ = self.nat.order(key, *begun, OrderKind::Move(origin_key(&origin)));
-            self.found.flow.back = ReturnPath {
-                origin,
-                number: self.nat.returns.number_of(&origin),
-            };
         }
+        // it is left again when a scan finds no flow that uses it
+        self.found.flow.back = self.nat.returns.enter(origin, client);
     }
 }
 

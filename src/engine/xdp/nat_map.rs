@@ -4,6 +4,7 @@
 //! first, so who has found that one and misses the other has seen a flow that has just ended.
 
 use std::{
+    collections::HashMap,
     io,
     net::IpAddr,
     sync::{
@@ -27,11 +28,15 @@ use crate::{
     flow::{
         FlowTarget, Moment, TableLimits,
         stored::{
-            ErrorAllowance, Half, HandshakeWatch, Key, NatFlow, Numbers, ReturnHops, ReturnPath, ShareLimit,
+            ErrorAllowance, Half, HandshakeWatch, Key, NatFlow, Numbers, ReturnHops, ReturnOrigin,
+            ReturnPath, ShareLimit,
         },
     },
     sys::bpf::{BatchCursor, Map},
 };
+
+/// Ways back of which one client each is noted; the path follows fewer.
+const ORIGINS: usize = 16_384;
 
 /// See the [module](self). Shared by the threads of the slow path and the keeper.
 #[derive(Debug)]
@@ -260,6 +265,23 @@ impl NatMap {
         }
     }
 
+    /// Whether so few flows are there that to look at all of them costs next to nothing.
+    #[must_use]
+    pub fn has_few(&self) -> bool {
+        self.counts().flows() <= u64::from(BATCH)
+    }
+
+    /// Finds the ways back that flows use now, before newer routes are compared with those that were: where there are few flows.
+    /// Where there are many, new ways are found by the scans.
+    pub fn find_origins(&self) {
+        if !self.has_few() {
+            return;
+        }
+        let mut origins = HashMap::new();
+        self.for_each(&mut |key, forward| note_origin(&mut origins, key, forward));
+        self.returns.retain(&origins);
+    }
+
     /// Calls for every live flow with what its client's entry says; its other entry is read only where that decides.
     pub fn for_each_live(&self, now: Moment, see: &mut dyn FnMut(&Key, &ForwardValue, &Glimpse)) {
         self.for_each(&mut |key, forward| {
@@ -272,6 +294,14 @@ impl NatMap {
                 see(key, forward, &glimpse);
             }
         });
+    }
+}
+
+/// Notes where the replies of a flow go back to, if its client is proven.
+pub fn note_origin(origins: &mut HashMap<ReturnOrigin, IpAddr>, key: &Key, forward: &ForwardValue) {
+    if forward.is_followed && origins.len() < ORIGINS {
+        let origin = return_origin(&forward.origin);
+        origins.entry(origin).or_insert_with(|| key.from().ip());
     }
 }
 

@@ -127,8 +127,8 @@ impl FlowStore for XdpStore {
         flow.count(client, now)
     }
 
-    fn follow_client(&self, flow: &mut Self::Nat, origin: ReturnOrigin, _: IpAddr) {
-        flow.follow(origin);
+    fn follow_client(&self, flow: &mut Self::Nat, origin: ReturnOrigin, client: IpAddr) {
+        flow.follow(origin, client);
     }
 
     fn is_share_full(&self, limit: &ShareLimit, towards: &Key, client: IpAddr) -> bool {

@@ -14,9 +14,9 @@ use crate::{
         batch::FlowBatch,
         claims::{FLOWS, HALF_OPEN},
         flow_map::life,
-        keys::{path_key, return_origin},
+        keys::path_key,
         layout::{FlowKey, ForwardValue, ReverseValue, ShareKey},
-        nat_map::Glimpse,
+        nat_map::{Glimpse, note_origin},
     },
     flow::{
         Moment,
@@ -24,9 +24,6 @@ use crate::{
     },
     sys::bpf::BatchCursor,
 };
-
-/// Ways back of which one client each is noted; the path follows fewer.
-const ORIGINS: usize = 16_384;
 
 /// Scans after which NAT ports are looked for that are claimed for no flow: whoever makes one may have died between its two
 /// entries.
@@ -93,12 +90,7 @@ impl NatScan {
         count(FLOWS, true);
         count(HALF_OPEN, life.is_half_open());
         count(glimpse.server.into(), !life.can_reopen());
-        if forward.is_followed {
-            let origin = return_origin(&forward.origin);
-            if self.origins.len() < ORIGINS {
-                self.origins.entry(origin).or_insert_with(|| key.from().ip());
-            }
-        }
+        note_origin(&mut self.origins, key, forward);
     }
 }
 
