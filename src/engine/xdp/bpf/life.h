@@ -16,9 +16,9 @@ INLINE void claim_add(struct scratch *scratch, __u32 element, __s64 add)
 		__sync_fetch_and_add(count, add);
 }
 
-INLINE __u64 claimed(struct scratch *scratch, __u32 element)
+INLINE __s64 claimed(struct scratch *scratch, __u32 element)
 {
-	__u64 *count;
+	__s64 *count;
 
 	scratch->index = element;
 	count = map_lookup(&claims, &scratch->index);
@@ -236,7 +236,7 @@ INLINE int is_scarce(struct scratch *scratch, const __u32 *target)
 {
 	const struct source *source = map_lookup(&sources, target);
 
-	return source && claimed(scratch, source->server) > source->half_of_ports;
+	return source && claimed(scratch, source->server) > (__s64)source->half_of_ports;
 }
 
 /* Whether a flow's time is up. `idle`: of its target, in milliseconds. */

@@ -314,7 +314,8 @@ APART int make_flow(__u32 number, __u64 random, __u64 now)
 		if (is_share_full(scratch, source))
 			return PASS_LIMITED;
 	}
-	if (claimed(scratch, CLAIMS_FLOWS) >= mode->max_flows || claimed(scratch, CLAIMS_HALF_OPEN) >= mode->max_half_open)
+	if (claimed(scratch, CLAIMS_FLOWS) >= (__s64)mode->max_flows ||
+	    claimed(scratch, CLAIMS_HALF_OPEN) >= (__s64)mode->max_half_open)
 		return PASS_NAT_PORT;
 	scratch->search.client_port = swap16(scratch->key.from_port);
 	if (!claim_port(scratch, source, mode, random, now))
