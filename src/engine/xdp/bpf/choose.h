@@ -4,6 +4,9 @@
 
 #include "parse.h"
 
+/* No service is at an address and port. */
+#define NO_SERVICE 0xffffffff
+
 /* FNV-1a (draft-eastlake-fnv). */
 #define FNV_OFFSET 0xcbf29ce484222325ULL
 #define FNV_PRIME 0x00000100000001b3ULL
@@ -177,6 +180,17 @@ INLINE int find_service(struct scratch *scratch, const struct endpoint *at, stru
 		}
 	}
 	return 0;
+}
+
+/* The service at a packet's destination: its first port and flags, or NO_SERVICE. */
+APART __u32 service_of_packet(void)
+{
+	struct scratch *scratch = scratch_of_cpu();
+	struct service service;
+
+	if (!scratch || !find_service(scratch, &scratch->key.to, &service))
+		return NO_SERVICE;
+	return service.first_port | (__u32)service.flags << 16;
 }
 
 INLINE __u64 *element(void *table, struct scratch *scratch, __u32 index)

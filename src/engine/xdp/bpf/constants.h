@@ -140,6 +140,9 @@
 #define RESULT_SHARE_FULL 2
 #define RESULT_PROVEN 4
 
+/* Which ends of a packet change. */
+enum ends { ENDS_NONE, ENDS_TO, ENDS_BOTH };
+
 /* Discriminants of base::PacketReason. */
 #define REASON_TO_SERVER 0
 #define REASON_TO_CLIENT 1

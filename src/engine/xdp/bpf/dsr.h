@@ -113,29 +113,31 @@ INLINE int may_remember(__u64 now)
 	return guard->count++ < REMEMBERED_A_SECOND;
 }
 
-/* Counts a packet and sends it to the target that has been copied. */
-INLINE int forward(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-		   struct traffic *traffic)
+/* Counts the packet, which goes to the target that has been copied. */
+INLINE int forward(struct scratch *scratch, struct traffic *traffic)
 {
 	const struct target *target = &scratch->target;
 
 	traffic->packets++;
-	traffic->bytes += packet->length;
+	traffic->bytes += scratch->facts.length;
 	count(scratch, REASON_TO_SERVER);
-	if (!(target->flags & TARGET_L2))
-		set_destination(packet, &target->address,
-				swap16(swap16(packet->transport->to_port) + target->shift));
-	return send(frame, packet, &scratch->way);
+	scratch->rewrite.ends = ENDS_NONE;
+	if (!(target->flags & TARGET_L2)) {
+		scratch->rewrite.ends = ENDS_TO;
+		scratch->rewrite.to = target->address;
+		scratch->rewrite.to_port = swap16(swap16(scratch->key.to.port) + target->shift);
+	}
+	return SEND;
 }
 
 /* Whether a packet without a flow here may be of a passthrough flow, which this program does not know. */
-INLINE int may_be_passthrough(const struct packet *packet, enum kind kind)
+INLINE int may_be_passthrough(struct scratch *scratch, enum kind kind)
 {
 	struct settings *mode = map_lookup(&settings, &FIRST);
 
 	if (!mode || !(mode->flags & SETTINGS_PASSTHROUGH))
 		return 0;
-	return kind != KIND_OPEN || is_nat_port(mode, swap16(packet->transport->to_port));
+	return kind != KIND_OPEN || is_nat_port(mode, swap16(scratch->key.to.port));
 }
 
 INLINE void remember(struct scratch *scratch, enum kind kind, __u32 number, __u64 now, struct traffic *traffic)
@@ -153,18 +155,17 @@ INLINE void remember(struct scratch *scratch, enum kind kind, __u32 number, __u6
 }
 
 /* A packet without a flow. */
-INLINE int begin(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-		 const struct service *service, enum kind kind, __u64 now)
+INLINE int begin(struct scratch *scratch, __u32 first_port, __u32 is_range, enum kind kind, __u64 now)
 {
 	struct traffic *to;
 	__u32 number;
 	int why;
 
-	if (may_be_passthrough(packet, kind))
+	if (may_be_passthrough(scratch, kind))
 		return pass(scratch, PASS_OTHER_FLOW);
 	if (!may_begin())
 		return pass(scratch, PASS_SOURCE);
-	number = choose(service->first_port, service->flags & SERVICE_RANGE);
+	number = choose(first_port, is_range);
 	if (!number)
 		return pass(scratch, PASS_NO_SERVER);
 	scratch->index = number;
@@ -173,12 +174,12 @@ INLINE int begin(struct xdp_md *frame, const struct packet *packet, struct scrat
 	to = map_lookup(&traffic, &scratch->index);
 	if (!to)
 		return pass(scratch, PASS_CHANGING);
-	why = obstacle_to_target(frame, packet, scratch);
+	why = obstacle_to_target(scratch);
 	if (why != SEND)
 		return pass(scratch, why);
 	if (kind != KIND_CLOSE && kind != KIND_RESET && may_remember(now))
 		remember(scratch, kind, number, now, to);
-	return forward(frame, packet, scratch, to);
+	return forward(scratch, to);
 }
 
 /* Whether a packet of a flow begins another one in its place: after its end, or with another server, for its own is down. */
@@ -189,16 +190,18 @@ INLINE int is_followed(const struct flow *flow, enum kind kind, const struct tar
 	return (kind == KIND_OPEN && is_over) || target->flags & TARGET_DOWN;
 }
 
-/* A packet to a VIP of mode dsr. */
-INLINE int direct(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-		  const struct service *service)
+/* A packet to a VIP of mode dsr: what becomes of it. */
+APART int direct(__u32 first_port, __u32 is_range, __u64 now)
 {
-	enum kind kind = kind_of(packet);
-	__u64 now = coarse_ns();
+	struct scratch *scratch = scratch_of_cpu();
+	enum kind kind;
 	struct traffic *to;
 	struct flow *flow = 0;
 	int why;
 
+	if (!scratch)
+		return XDP_PASS;
+	kind = scratch->segment.kind;
 	switch (find_flow(scratch, &flow, now)) {
 	case CHANGING:
 		return pass(scratch, PASS_CHANGING);
@@ -212,16 +215,16 @@ INLINE int direct(struct xdp_md *frame, const struct packet *packet, struct scra
 			forget(flow, to);
 			break;
 		}
-		why = obstacle_to_target(frame, packet, scratch);
+		why = obstacle_to_target(scratch);
 		if (why != SEND)
 			return pass(scratch, why);
 		observe(flow, kind, now, to);
-		return forward(frame, packet, scratch, to);
+		return forward(scratch, to);
 	}
 	/* what is left of one that is over must not live again */
 	if (flow)
 		map_delete(&flows, &scratch->key);
-	return begin(frame, packet, scratch, service, kind, now);
+	return begin(scratch, first_port, is_range, kind, now);
 }
 
 #endif

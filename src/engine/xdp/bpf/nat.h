@@ -4,24 +4,30 @@
 
 #include "ports.h"
 
-/* Whether a packet comes from where a client's packets have come from. */
-INLINE int is_from(struct xdp_md *frame, const struct packet *packet, const struct origin *origin)
+/* Whether a packet has the VLAN tags that a client's packets have. */
+INLINE int has_tags(const struct facts *facts, const struct origin *origin)
 {
-	return origin->ifindex == frame->ingress_ifindex && is_same(origin->mac, packet->link->source) &&
-	       origin->tag[0].type == packet->tag[0].type && origin->tag[0].control == packet->tag[0].control &&
-	       origin->tag[1].type == packet->tag[1].type && origin->tag[1].control == packet->tag[1].control;
+	return origin->tag[0].type == facts->tag[0].type && origin->tag[0].control == facts->tag[0].control &&
+	       origin->tag[1].type == facts->tag[1].type && origin->tag[1].control == facts->tag[1].control;
 }
 
-/* Writes where a packet comes from. */
-INLINE void origin_of(struct xdp_md *frame, const struct packet *packet, const struct flow_key *key,
-		      struct origin *origin)
+/* Whether a packet comes from where a client's packets have come from. */
+INLINE int is_from(const struct facts *facts, const struct origin *origin)
 {
-	origin->ifindex = frame->ingress_ifindex;
-	__builtin_memcpy(origin->mac, packet->link->source, 6);
-	origin->family = key->to.family;
+	return origin->ifindex == facts->ifindex && is_same(origin->mac, facts->mac_from) && has_tags(facts, origin);
+}
+
+/* Writes where the packet comes from. */
+INLINE void note_origin(struct scratch *scratch)
+{
+	struct origin *origin = &scratch->origin;
+
+	origin->ifindex = scratch->facts.ifindex;
+	__builtin_memcpy(origin->mac, scratch->facts.mac_from, 6);
+	origin->family = scratch->key.to.family;
 	origin->zero = 0;
-	origin->tag[0] = packet->tag[0];
-	origin->tag[1] = packet->tag[1];
+	origin->tag[0] = scratch->facts.tag[0];
+	origin->tag[1] = scratch->facts.tag[1];
 }
 
 /* Whether a packet of a kind changes nothing of a connection but the numbers of its own side. */
@@ -43,16 +49,20 @@ INLINE int take_ordinary(struct half *own, const struct segment *segment)
 	return 1;
 }
 
-/* Sends a packet of the flow in `forward` to its server. */
-INLINE int to_server(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-		     const struct endpoint *nat, struct traffic *traffic)
+/* Counts the packet, which goes to the target that has been copied, from a NAT address. */
+INLINE int to_server(struct scratch *scratch, const struct endpoint *nat, struct traffic *traffic)
 {
+	struct rewrite *rewrite = &scratch->rewrite;
+
 	traffic->packets++;
-	traffic->bytes += packet->length;
+	traffic->bytes += scratch->facts.length;
 	count(scratch, REASON_TO_SERVER);
-	translate(packet, &nat->address, nat->port, &scratch->target.address,
-		  swap16(swap16(packet->transport->to_port) + scratch->target.shift));
-	return send(frame, packet, &scratch->way);
+	rewrite->ends = ENDS_BOTH;
+	rewrite->from = nat->address;
+	rewrite->from_port = nat->port;
+	rewrite->to = scratch->target.address;
+	rewrite->to_port = swap16(swap16(scratch->key.to.port) + scratch->target.shift);
+	return SEND;
 }
 
 /* Has replies go back to where a packet has come from. The whole entry is exchanged, for another CPU may be reading it. */
@@ -117,8 +127,7 @@ APART int from_client_apart(__u64 now, int why, int is_from)
 }
 
 /* A client's packet of a flow. */
-INLINE int from_client(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch, enum kind kind,
-		       __u64 now)
+INLINE int from_client(struct scratch *scratch, __u64 now)
 {
 	struct forward *forward = map_lookup(&forwards, &scratch->key);
 	int is_known, why;
@@ -132,27 +141,26 @@ INLINE int from_client(struct xdp_md *frame, const struct packet *packet, struct
 	if (scratch->target.flags & TARGET_SLOW)
 		return pass(scratch, PASS_LIMITED);
 	to = map_lookup(&traffic, &scratch->index);
-	if (!to || !read_segment(frame, packet, &scratch->segment, kind))
+	if (!to)
 		return pass(scratch, PASS_CHANGING);
-	why = obstacle_to_target(frame, packet, scratch);
-	is_known = is_from(frame, packet, &forward->origin);
-	if (why == SEND && is_known && is_ordinary(forward->state, forward->flags, kind) &&
+	why = obstacle_to_target(scratch);
+	is_known = is_from(&scratch->facts, &forward->origin);
+	if (why == SEND && is_known && is_ordinary(forward->state, forward->flags, scratch->segment.kind) &&
 	    !(scratch->target.flags & TARGET_DOWN) && forward->seen + scratch->target.idle * 1000000ULL > now &&
 	    take_ordinary(&forward->half, &scratch->segment)) {
 		forward->seen = now;
-		return to_server(frame, packet, scratch, &forward->nat, to);
+		return to_server(scratch, &forward->nat, to);
 	}
-	read_clock(frame, packet, &scratch->segment);
 	if (!is_known)
-		origin_of(frame, packet, &scratch->key, &scratch->origin);
+		note_origin(scratch);
 	why = from_client_apart(now, why, is_known);
 	if (why == MISS)
 		return MISS;
-	return why == SEND ? to_server(frame, packet, scratch, &forward->nat, to) : pass(scratch, why);
+	return why == SEND ? to_server(scratch, &forward->nat, to) : pass(scratch, why);
 }
 
 /* Writes the way back of a flow's replies. Why there is none, or SEND. */
-INLINE int way_back(const struct packet *packet, struct scratch *scratch, const struct reverse *reverse, int has_moved)
+INLINE int way_back(struct scratch *scratch, const struct reverse *reverse, int has_moved)
 {
 	const struct interface *interface;
 	struct way *way = &scratch->way;
@@ -167,7 +175,7 @@ INLINE int way_back(const struct packet *packet, struct scratch *scratch, const 
 			way->mtu = hop->mtu;
 			/* tags of one interface mean another network on another */
 			if (hop->ifindex != reverse->origin.ifindex)
-				return packet->tags ? PASS_OTHER_INTERFACE : SEND;
+				return scratch->facts.tags ? PASS_OTHER_INTERFACE : SEND;
 			goto tags;
 		}
 	}
@@ -179,12 +187,7 @@ INLINE int way_back(const struct packet *packet, struct scratch *scratch, const 
 	way->ifindex = reverse->origin.ifindex;
 	way->mtu = interface->mtu;
 tags:
-	if (reverse->origin.tag[0].type == packet->tag[0].type &&
-	    reverse->origin.tag[0].control == packet->tag[0].control &&
-	    reverse->origin.tag[1].type == packet->tag[1].type &&
-	    reverse->origin.tag[1].control == packet->tag[1].control)
-		return SEND;
-	return PASS_OTHER_INTERFACE;
+	return has_tags(&scratch->facts, &reverse->origin) ? SEND : PASS_OTHER_INTERFACE;
 }
 
 /* A server's packet, `scratch->segment`, that may change more than its own side of the flow that it is of. */
@@ -212,8 +215,7 @@ APART int from_server_apart(__u64 now)
 }
 
 /* Why a reply cannot be sent to its client, or SEND: it can, by `scratch->way`. */
-INLINE int obstacle_to_client(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-			      const struct reverse *reverse, const struct settings *mode)
+INLINE int obstacle_to_client(struct scratch *scratch, const struct reverse *reverse, const struct settings *mode)
 {
 	const struct target *target = &scratch->target;
 	int why;
@@ -221,21 +223,21 @@ INLINE int obstacle_to_client(struct xdp_md *frame, const struct packet *packet,
 	if (target->flags & TARGET_SLOW)
 		return PASS_LIMITED;
 	if (!(mode->flags & SETTINGS_ANY_INTERFACE) &&
-	    (!(target->flags & TARGET_KNOWN) || target->ifindex != frame->ingress_ifindex))
+	    (!(target->flags & TARGET_KNOWN) || target->ifindex != scratch->facts.ifindex))
 		return PASS_OTHER_INTERFACE;
-	why = way_back(packet, scratch, reverse, mode->flags & SETTINGS_MOVED);
+	why = way_back(scratch, reverse, mode->flags & SETTINGS_MOVED);
 	if (why == SEND)
-		why = obstacle(frame, packet, scratch, &scratch->way);
-	if (why == SEND && is_unfinished(packet, &scratch->key) && *packet->check)
+		why = obstacle(scratch);
+	if (why == SEND && scratch->facts.may_be_unfinished)
 		return PASS_CHECKSUM;
 	return why;
 }
 
 /* A server's packet to a NAT port. */
-INLINE int from_server(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-		       const struct settings *mode, enum kind kind, __u64 now)
+INLINE int from_server(struct scratch *scratch, const struct settings *mode, __u64 now)
 {
 	struct reverse *reverse = map_lookup(&reverses, &scratch->key);
+	struct rewrite *rewrite = &scratch->rewrite;
 	struct traffic *to;
 	int why;
 
@@ -245,12 +247,12 @@ INLINE int from_server(struct xdp_md *frame, const struct packet *packet, struct
 	if (read_target(scratch) != FOUND || scratch->target.incarnation != reverse->incarnation)
 		return pass(scratch, PASS_CHANGING);
 	to = map_lookup(&traffic, &scratch->index);
-	if (!to || !read_segment(frame, packet, &scratch->segment, kind))
+	if (!to)
 		return pass(scratch, PASS_CHANGING);
-	why = obstacle_to_client(frame, packet, scratch, reverse, mode);
+	why = obstacle_to_client(scratch, reverse, mode);
 	if (why != SEND)
 		return pass(scratch, why);
-	if (is_ordinary(reverse->state, reverse->flags, kind) &&
+	if (is_ordinary(reverse->state, reverse->flags, scratch->segment.kind) &&
 	    reverse->seen + scratch->target.idle * 1000000ULL > now &&
 	    take_ordinary(&reverse->half, &scratch->segment)) {
 		reverse->seen = now;
@@ -260,11 +262,14 @@ INLINE int from_server(struct xdp_md *frame, const struct packet *packet, struct
 			return pass(scratch, why);
 	}
 	to->packets_out++;
-	to->bytes_out += packet->length;
+	to->bytes_out += scratch->facts.length;
 	count(scratch, REASON_TO_CLIENT);
-	translate(packet, &reverse->client.to.address, reverse->client.to.port, &reverse->client.from,
-		  reverse->client.from_port);
-	return send(frame, packet, &scratch->way);
+	rewrite->ends = ENDS_BOTH;
+	rewrite->from = reverse->client.to.address;
+	rewrite->from_port = reverse->client.to.port;
+	rewrite->to = reverse->client.from;
+	rewrite->to_port = reverse->client.from_port;
+	return SEND;
 }
 
 /* Writes both entries of a flow that begins now with `scratch->segment`, from `scratch->origin`. */
@@ -332,8 +337,7 @@ APART int make_flow(__u32 number, __u64 random, __u64 now)
 }
 
 /* Opens a flow. */
-INLINE int open_flow(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-		     const struct service *service, enum kind kind, __u64 now)
+INLINE int open_flow(struct scratch *scratch, __u32 first_port, __u32 is_range, __u64 now)
 {
 	__u64 *seed = map_lookup(&seeds, &FIRST);
 	struct traffic *to;
@@ -344,53 +348,55 @@ INLINE int open_flow(struct xdp_md *frame, const struct packet *packet, struct s
 	if (!seed)
 		return pass(scratch, PASS_CHANGING);
 	random = next_random(seed);
-	number = choose(service->first_port, service->flags & SERVICE_RANGE);
+	number = choose(first_port, is_range);
 	if (!number)
 		return pass(scratch, PASS_NO_SERVER);
 	scratch->index = number;
 	if (read_target(scratch) != FOUND)
 		return pass(scratch, PASS_CHANGING);
 	to = map_lookup(&traffic, &scratch->index);
-	if (!to || !read_segment(frame, packet, &scratch->segment, kind))
+	if (!to)
 		return pass(scratch, PASS_CHANGING);
-	why = obstacle_to_target(frame, packet, scratch);
+	why = obstacle_to_target(scratch);
 	if (why != SEND)
 		return pass(scratch, why);
-	read_clock(frame, packet, &scratch->segment);
-	origin_of(frame, packet, &scratch->key, &scratch->origin);
+	note_origin(scratch);
 	why = make_flow(number, random, now);
 	if (why != SEND)
 		return pass(scratch, why);
 	to->nat_opened++;
-	return to_server(frame, packet, scratch, &scratch->forward.nat, to);
+	return to_server(scratch, &scratch->forward.nat, to);
 }
 
-/* A packet to a VIP of mode passthrough, or to what is none. */
-INLINE int through(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch,
-		   const struct service *service, const struct settings *mode)
+/* A packet to a VIP of mode passthrough, or to what is none: what becomes of it. */
+APART int through(__u32 is_served, __u32 first_port, __u32 is_range, __u64 now)
 {
-	enum kind kind = kind_of(packet);
-	__u64 now = coarse_ns();
+	struct scratch *scratch = scratch_of_cpu();
+	const struct settings *mode = map_lookup(&settings, &FIRST);
+	__u32 kind;
 	int done;
 
-	if (service) {
-		done = from_client(frame, packet, scratch, kind, now);
+	if (!scratch || !mode)
+		return XDP_PASS;
+	if (is_served) {
+		done = from_client(scratch, now);
 		if (done != MISS)
 			return done;
 	}
 	/* a reload may have laid a frontend's range over a NAT port */
 	if (is_nat_port(mode, swap16(scratch->key.to.port))) {
-		done = from_server(frame, packet, scratch, mode, kind, now);
+		done = from_server(scratch, mode, now);
 		if (done != MISS)
 			return done;
 	}
-	if (!service)
+	if (!is_served)
 		return XDP_PASS;
+	kind = scratch->segment.kind;
 	if (kind != KIND_OPEN && kind != KIND_DATAGRAM)
 		return pass(scratch, PASS_OTHER_FLOW);
 	if (!may_begin())
 		return pass(scratch, PASS_SOURCE);
-	return open_flow(frame, packet, scratch, service, kind, now);
+	return open_flow(scratch, first_port, is_range, now);
 }
 
 #endif

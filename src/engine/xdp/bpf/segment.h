@@ -30,16 +30,16 @@ INLINE enum kind kind_of(const struct packet *packet)
 }
 
 /* Reads the numbers of a packet. */
-INLINE int read_segment(struct xdp_md *frame, const struct packet *packet, struct segment *segment, enum kind kind)
+INLINE int read_numbers(struct xdp_md *frame, const struct packet *packet, struct segment *segment)
 {
 	void *end = (void *)(long)frame->data_end;
 	struct tcp *tcp = (void *)packet->transport;
 
-	segment->kind = kind;
+	segment->kind = kind_of(packet);
 	segment->has = 0;
 	segment->sequence = 0;
 	segment->end = 0;
-	if (kind == KIND_DATAGRAM)
+	if (segment->kind == KIND_DATAGRAM)
 		return 1;
 	if ((void *)(tcp + 1) > end)
 		return 0;

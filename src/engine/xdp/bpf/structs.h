@@ -265,6 +265,32 @@ struct order {
 };
 _Static_assert(sizeof(struct order) == 104, "order");
 
+/* What else of a packet what becomes of it depends on. */
+struct facts {
+	/* The interface that it came by. */
+	__u32 ifindex;
+	/* Length of the IP packet, in bytes. */
+	__u32 length;
+	__u8 mac_to[6];
+	__u8 mac_from[6];
+	struct tag tag[2];
+	__u8 tags;
+	__u8 ttl;
+	/* Its sender, on this machine, may have left its checksum to a network card that is not there. */
+	__u8 may_be_unfinished;
+	__u8 zero;
+};
+
+/* What is to become of a packet that is sent on: its ends, ports in network order, and its way. */
+struct rewrite {
+	struct address from;
+	struct address to;
+	__u16 from_port;
+	__u16 to_port;
+	/* Both ends change, or one, or none: a number of `enum ends`. */
+	__u32 ends;
+};
+
 /* The way of a packet that is sent on. */
 struct way {
 	__u8 hop[6];
@@ -304,8 +330,10 @@ struct scratch {
 	struct target target;
 	struct endpoint table;
 	__u32 index;
-	struct way way;
+	struct facts facts;
 	struct segment segment;
+	struct way way;
+	struct rewrite rewrite;
 	struct share_key share;
 	struct origin origin;
 	struct search search;

@@ -2,7 +2,7 @@
 #ifndef CONVEY_WAY_H
 #define CONVEY_WAY_H
 
-#include "checksum.h"
+#include "segment.h"
 
 /* What becomes of a packet, where that is not a reason to leave it to the slow path: there is no flow, and it is not decided
  * yet; or it is sent. */
@@ -69,26 +69,28 @@ INLINE int may_cross(struct scratch *scratch, const __u8 *mac, __u32 from, __u32
 	return leaves && came->flags == leaves->flags && map_lookup(&ports, &scratch->index);
 }
 
-/* Why a packet cannot be sent by a way by this program, or SEND. */
-INLINE int obstacle(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch, const struct way *way)
+/* Why the packet cannot be sent by `scratch->way` by this program, or SEND. */
+INLINE int obstacle(struct scratch *scratch)
 {
-	if (packet->ttl <= 1)
+	const struct facts *facts = &scratch->facts;
+	const struct way *way = &scratch->way;
+
+	if (facts->ttl <= 1)
 		return PASS_TIME_TO_LIVE;
-	if (packet->length > way->mtu)
+	if (facts->length > way->mtu)
 		return PASS_TOO_BIG;
-	if (way->ifindex == frame->ingress_ifindex) {
+	if (way->ifindex == facts->ifindex) {
 		/* not sent to us, but seen */
-		if (!is_same(packet->link->destination, way->interface_mac))
+		if (!is_same(facts->mac_to, way->interface_mac))
 			return PASS_OTHER_INTERFACE;
-	} else if (packet->tags ||
-		   !may_cross(scratch, packet->link->destination, frame->ingress_ifindex, way->ifindex)) {
+	} else if (facts->tags || !may_cross(scratch, facts->mac_to, facts->ifindex, way->ifindex)) {
 		return PASS_OTHER_INTERFACE;
 	}
 	return SEND;
 }
 
-/* Why a packet cannot be sent to the target that has been copied, or SEND: it can, by `scratch->way`. */
-INLINE int obstacle_to_target(struct xdp_md *frame, const struct packet *packet, struct scratch *scratch)
+/* Why the packet cannot be sent to the target that has been copied, or SEND: it can, by `scratch->way`. */
+INLINE int obstacle_to_target(struct scratch *scratch)
 {
 	const struct target *target = &scratch->target;
 	int why;
@@ -101,25 +103,12 @@ INLINE int obstacle_to_target(struct xdp_md *frame, const struct packet *packet,
 	__builtin_memcpy(scratch->way.interface_mac, target->interface_mac, 6);
 	scratch->way.ifindex = target->ifindex;
 	scratch->way.mtu = target->mtu;
-	why = obstacle(frame, packet, scratch, &scratch->way);
+	why = obstacle(scratch);
 	if (why != SEND)
 		return why;
-	if (!(target->flags & TARGET_L2) && is_unfinished(packet, &scratch->key) && *packet->check)
+	if (!(target->flags & TARGET_L2) && scratch->facts.may_be_unfinished)
 		return PASS_CHECKSUM;
 	return SEND;
-}
-
-/* Sends a packet that has been rewritten. */
-INLINE int send(struct xdp_md *frame, const struct packet *packet, const struct way *way)
-{
-	__u32 ifindex = way->ifindex;
-
-	count_hop(packet);
-	__builtin_memcpy(packet->link->destination, way->hop, 6);
-	__builtin_memcpy(packet->link->source, way->interface_mac, 6);
-	if (ifindex == frame->ingress_ifindex)
-		return XDP_TX;
-	return redirect_map(&ports, ifindex, XDP_DROP);
 }
 
 /* Whether a flow may begin with a packet: its source is none of our addresses, and the VIP is here. */
