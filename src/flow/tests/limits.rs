@@ -6,7 +6,7 @@ use crate::{
     access::PerClient,
     base::{AccessReason, PacketReason, Protocol, ServerState},
     config::{Mode, PortsPerClient},
-    flow::{Because, Verdict, store::FlowStore, testing::*},
+    flow::{Because, Verdict, testing::*},
     packet::testing::Packet,
 };
 

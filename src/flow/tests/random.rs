@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::{
     base::{PacketReason, Protocol, ServerState},
     config::{Mode, PortsPerClient},
-    flow::{Verdict, store::FlowStore, testing::*},
+    flow::{Verdict, testing::*},
     packet::{Frame, HEADROOM, Offload},
     pools::AdminState,
 };

@@ -121,7 +121,7 @@ fn the_first_free_port_is_taken_and_nobody_gives_way_for_it() {
     let paper = Paper::with_places(1);
     paper.hold(1, Some(Yield::over(Moment(0))));
     assert_eq!(paper.claim_of([1, 2, 3]), Ok(2));
-    assert_eq!((paper.places.get(), paper.ended.take()), (0, vec![]));
+    assert_eq!((paper.places.get(), paper.ended.take()), (0, Vec::new()));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn where_there_is_no_place_a_flow_of_another_server_gives_its_own_up_for_a_free_
     // without a free port it would end for nothing
     paper.hold(50, Some(Yield::over(Moment(1))));
     assert_eq!(paper.claim_of([1]), Err(PacketReason::TableFull));
-    assert_eq!(paper.ended.take(), vec![]);
+    assert_eq!(paper.ended.take(), Vec::<u16>::new());
 }
 
 #[test]
