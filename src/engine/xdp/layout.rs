@@ -260,6 +260,8 @@ pub struct SettingsValue {
     pub any_interface: bool,
     /// Some return hop has moved.
     pub has_moved: bool,
+    /// There may be flows that the slow path alone knows.
+    pub has_others: bool,
     /// Passthrough flows, at most.
     pub max_flows: u32,
     /// Those that are half-open, at most.

@@ -44,6 +44,7 @@
 #define SETTINGS_PASSTHROUGH 1
 #define SETTINGS_ANY_INTERFACE 2
 #define SETTINGS_MOVED 4
+#define SETTINGS_OTHERS 8
 
 /* Flag of a source. */
 #define SOURCE_SERVED 1

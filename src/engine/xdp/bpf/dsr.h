@@ -130,14 +130,20 @@ INLINE int forward(struct scratch *scratch, struct traffic *traffic)
 	return SEND;
 }
 
-/* Whether a packet without a flow here may be of a passthrough flow, which this program does not know. */
-INLINE int may_be_passthrough(struct scratch *scratch, enum kind kind)
+/* Whether a packet without a DSR flow here is of a passthrough flow, or may be of a flow that the slow path alone knows. */
+INLINE int is_of_another(struct scratch *scratch, enum kind kind)
 {
-	struct settings *mode = map_lookup(&settings, &FIRST);
+	const struct settings *mode = map_lookup(&settings, &FIRST);
+	int may_reply;
 
-	if (!mode || !(mode->flags & SETTINGS_PASSTHROUGH))
+	if (!mode || !(mode->flags & (SETTINGS_PASSTHROUGH | SETTINGS_OTHERS)))
 		return 0;
-	return kind != KIND_OPEN || is_nat_port(mode, swap16(scratch->key.to.port));
+	may_reply = is_nat_port(mode, swap16(scratch->key.to.port));
+	if (mode->flags & SETTINGS_OTHERS && (kind != KIND_OPEN || may_reply))
+		return 1;
+	if (kind != KIND_OPEN && map_lookup(&forwards, &scratch->key))
+		return 1;
+	return may_reply && map_lookup(&reverses, &scratch->key);
 }
 
 INLINE void remember(struct scratch *scratch, enum kind kind, __u32 number, __u64 now, struct traffic *traffic)
@@ -161,7 +167,7 @@ INLINE int begin(struct scratch *scratch, __u32 first_port, __u32 is_range, enum
 	__u32 number;
 	int why;
 
-	if (may_be_passthrough(scratch, kind))
+	if (is_of_another(scratch, kind))
 		return pass(scratch, PASS_OTHER_FLOW);
 	if (!may_begin())
 		return pass(scratch, PASS_SOURCE);

@@ -348,6 +348,7 @@ impl InterfaceValue {
 const SETTINGS_PASSTHROUGH: u32 = 1;
 const SETTINGS_ANY_INTERFACE: u32 = 2;
 const SETTINGS_MOVED: u32 = 4;
+const SETTINGS_OTHERS: u32 = 8;
 
 impl SettingsValue {
     /// Bytes of it.
@@ -360,6 +361,7 @@ impl SettingsValue {
             (self.has_passthrough, SETTINGS_PASSTHROUGH),
             (self.any_interface, SETTINGS_ANY_INTERFACE),
             (self.has_moved, SETTINGS_MOVED),
+            (self.has_others, SETTINGS_OTHERS),
         ];
         let flags = flags.iter().filter(|(is_set, _)| *is_set);
         let ranges = self.nat_ports.iter();
