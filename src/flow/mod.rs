@@ -87,9 +87,7 @@ pub(crate) mod stored {
         returns::{ReturnHops, ReturnOrigin, ReturnPath},
         segment::{Segment, SegmentKind, Side},
         shares::ShareLimit,
-        store::{
-            Admission, Beginning, DsrEntry, FlowEntry, NatEntry, NewFlow, Observed, Visit, Visitor,
-        },
+        store::{Admission, Beginning, DsrEntry, FlowEntry, NatEntry, NewFlow, Observed, Visit, Visitor},
         table::{Claims, ErrorAllowance, Held, NatFlow, Yield, claim, rank},
         tcp_state::{Ending, TcpState},
     };

@@ -231,35 +231,31 @@ fn a_flow_whose_way_back_was_not_looked_up_yet_goes_with_the_others_of_its_route
 
 #[test]
 fn replies_follow_a_client_that_hears_nothing_and_sends_again_by_another_way() {
-    let mut site = site(1);
-    let client = site.client(1, 40_000);
-    let (nat, server) = site.connect(client);
     let (asked, heard) = (ISN + 1, SERVER_ISN + 1);
     let other = Mac([2, 9, 9, 9, 9, 9]);
-    let vip = site.vip();
-    let question = |sequence, acknowledged, link_source| Packet {
-        link_source,
-        ..Packet::tcp(client, vip, ACK, b"question").numbered(sequence, acknowledged)
-    };
-    let answer = Packet::tcp(server, nat, ACK, b"answer").numbered(heard, asked + 8);
-    site.send(&question(asked, heard, CLIENT_MAC), CLIENTS);
-    site.send(&answer, SERVERS);
-    let guesses = [
-        (asked, heard + (1 << 20)),
-        (asked + (1 << 20), heard),
-        (asked.wrapping_sub(1 << 21), heard),
+    let again = [
+        ((asked, heard), other),
+        // nobody else: one of the numbers is guessed
+        ((asked, heard + (1 << 20)), CLIENT_MAC),
+        ((asked + (1 << 20), heard), CLIENT_MAC),
+        ((asked.wrapping_sub(1 << 21), heard), CLIENT_MAC),
     ];
-    for (sequence, acknowledged) in guesses {
+    for ((sequence, acknowledged), mac) in again {
+        let mut site = site(1);
+        let client = site.client(1, 40_000);
+        let (nat, server) = site.connect(client);
+        let vip = site.vip();
+        let question = |sequence, acknowledged, link_source| Packet {
+            link_source,
+            ..Packet::tcp(client, vip, ACK, b"question").numbered(sequence, acknowledged)
+        };
+        let answer = Packet::tcp(server, nat, ACK, b"answer").numbered(heard, asked + 8);
+        site.send(&question(asked, heard, CLIENT_MAC), CLIENTS);
+        site.send(&answer, SERVERS);
         site.send(&question(sequence, acknowledged, other), CLIENTS);
-        let again = site.send(&answer, SERVERS);
-        assert_eq!(
-            again.parsed().link_destination,
-            CLIENT_MAC,
-            "{sequence} {acknowledged}"
-        );
+        let reply = site.send(&answer, SERVERS);
+        assert_eq!(reply.parsed().link_destination, mac, "{sequence} {acknowledged}");
     }
-    site.send(&question(asked, heard, other), CLIENTS);
-    assert_eq!(site.send(&answer, SERVERS).parsed().link_destination, other);
 }
 
 /// The route to a client leads by this router now.
