@@ -97,9 +97,9 @@
 //! that nothing depends on, so protocols in which the server speaks first work. [`snapshot::FrontendView::way`] decides for
 //! connections and for `convey explain` alike.
 //!
-//! With engine xdp a program of ours in the receive path decides about ordinary packets of mode dsr by itself, from maps that
-//! the keeper makes of services and next hops; what it passes goes the way of all packets with engine raw, over a store whose
-//! flows are the program's.
+//! With engine xdp a program of ours in the receive path decides about ordinary packets of both packet modes by itself, from
+//! maps that the keeper makes of services and next hops, and begins flows and ends them there; what it passes goes the way of all
+//! packets with engine raw, over a store whose flows are the program's: read from its maps, and changed by test runs of it.
 //!
 //! A packet: the kernel's stack sees it too and drops it (chain CONVEY), the socket filter admits it, a packet thread
 //! receives a batch, [`flow::Path`] finds or makes its flow and rewrites it in place, the thread sends the batch. Frames

@@ -10,6 +10,7 @@
 //! cargo bench -- --subject nginx               measures a peer in Convey's place: proves the bench
 //! cargo bench -- --hurry yes                   on a busy machine: proves the bench, its figures mean nothing
 //! cargo bench -- --rows echoes,lone-packet --peers nft-nat,nft-stateless,direct
+//! cargo bench -- --rows echoes,connections --subject xdp-passthrough --peers passthrough,nft-nat    the program behind the driver
 //! CONVEY_EARLIER=PATH cargo bench -- --peers earlier,earlier-passthrough,earlier-dsr --cells 15      no worse than that?
 //! cargo bench -- --rows fleet-start,fleet-reload,fleet-down,fleet-up          10,000 servers, no peer
 //! cargo bench -- --rows checks                                                health checks of 10,000 servers, with HAProxy

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     lab::{
-        Convey,
+        Convey, Nginx,
         dsr::{self, Rewrite},
         kernel::{KernelBalancer, Method, Service},
         udp::{UdpClient, UdpServer},
@@ -55,9 +55,16 @@ pub fn start(subject: Subject, rig: &Rig, launcher: &[&str]) -> Running {
     ));
     if matches!(
         subject,
-        Subject::Dsr | Subject::EarlierDsr | Subject::NftStateless
+        Subject::Dsr | Subject::XdpDsr | Subject::EarlierDsr | Subject::NftStateless
     ) {
         prepare_servers(rig);
+    }
+    let is_xdp = matches!(subject, Subject::XdpPassthrough | Subject::XdpDsr);
+    if is_xdp {
+        // as network cards do; else all packets were the slow path's
+        for host in rig.webs.iter().map(Nginx::host).chain([&rig.client]) {
+            host.run("ethtool -K eth0 tx off >/dev/null");
+        }
     }
     match subject {
         Subject::Direct => Running::Nobody,
@@ -68,8 +75,10 @@ pub fn start(subject: Subject, rig: &Rig, launcher: &[&str]) -> Running {
             _rules: kernel(rig, Method::Stateless),
         },
         _ => {
-            let mode = subject.label().trim_start_matches("earlier-");
-            let mut convey = Convey::launch_with(&rig.lb, &config(rig, mode), launcher);
+            let label = subject.label();
+            let mode = label.trim_start_matches("earlier-").trim_start_matches("xdp-");
+            let engine = if is_xdp { "engine = \"xdp\"\n" } else { "" };
+            let mut convey = Convey::launch_with(&rig.lb, &config(rig, mode, engine), launcher);
             convey.wait_ready();
             Running::Convey(convey)
         }
@@ -97,10 +106,11 @@ fn kernel(rig: &Rig, method: Method) -> KernelBalancer {
     KernelBalancer::start(&rig.lb, NAT_PORTS, &services)
 }
 
-fn config(rig: &Rig, mode: &str) -> String {
+fn config(rig: &Rig, mode: &str, engine: &str) -> String {
     // the section's name that every version knows
-    let mut text =
-        format!("[global]\nwatch_config = false\n[passthrough]\nworkers = 1\nnat_ports = \"{NAT_PORTS}\"\n");
+    let mut text = format!(
+        "[global]\nwatch_config = false\n[passthrough]\nworkers = 1\nnat_ports = \"{NAT_PORTS}\"\n{engine}"
+    );
     for (port, protocol, count) in SERVICES {
         text += &format!(
             "[frontends.p{port}]\nlisten_addr = \"{VIP}:{port}\"\nmode = \"{mode}\"\nprotocol = \"{protocol}\"\nbackend = \"p{port}\"\n\

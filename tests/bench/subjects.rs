@@ -34,6 +34,10 @@ pub enum Subject {
     Passthrough,
     /// Ours in DSR mode.
     Dsr,
+    /// Ours in passthrough mode by engine xdp.
+    XdpPassthrough,
+    /// Ours in DSR mode by engine xdp.
+    XdpDsr,
     /// The kernel: nftables with connection tracking, both addresses rewritten.
     NftNat,
     /// The kernel: nftables without state, the destination alone rewritten.
@@ -115,6 +119,8 @@ impl Subject {
             self,
             Self::Passthrough
                 | Self::Dsr
+                | Self::XdpPassthrough
+                | Self::XdpDsr
                 | Self::NftNat
                 | Self::NftStateless
                 | Self::Direct
@@ -132,6 +138,8 @@ impl Subject {
             Self::Nginx => "nginx",
             Self::Passthrough => "passthrough",
             Self::Dsr => "dsr",
+            Self::XdpPassthrough => "xdp-passthrough",
+            Self::XdpDsr => "xdp-dsr",
             Self::NftNat => "nft-nat",
             Self::NftStateless => "nft-stateless",
             Self::Direct => "direct",
@@ -150,6 +158,8 @@ impl Subject {
             Self::Nginx,
             Self::Passthrough,
             Self::Dsr,
+            Self::XdpPassthrough,
+            Self::XdpDsr,
             Self::NftNat,
             Self::NftStateless,
             Self::Direct,

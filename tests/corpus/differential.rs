@@ -1,43 +1,54 @@
-//! Random packets meet the program with its slow path, and the pure path: both must do the same with each.
+//! Traffic meets the program with its slow path, and the pure path: both must do the same with each packet, and have the same
+//! flows and counters afterwards.
 //!
-//! `CONVEY_PACKETS=1000000` plays so many, from `CONVEY_SEED=N`; a failure names both.
+//! `CONVEY_PACKETS=1000000` plays so many, from `CONVEY_SEED=N`; a failure names both. `CONVEY_CLOSELY=1` compares flows and
+//! counters after each packet.
 
-use std::{fmt::Write as _, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::atomic::Ordering, time::Duration};
 
-use convey::{base::PacketReason, flow::Verdict};
+use convey::{
+    base::PacketReason,
+    flow::{FlowInfo, Verdict},
+    snapshot::live::Totals,
+};
 
 use crate::{
+    dice::Dice,
     engine::{Engine, Outcome, Pure},
     expect::Arrived,
-    kernel::Kernel,
+    kernel::{GRID, Kernel},
     words::{Wrong, to_hex},
     world::{Change, World, Worlds},
 };
 
-/// Packets that CI plays in each world.
-const PACKETS: u64 = 20_000;
-/// Packets between two changes of the world, about.
-const CALM: u64 = 200;
+/// How often a failure may be blamed on the machine's having done something else meanwhile.
+const ATTEMPTS: u32 = 5;
 
-/// SplitMix64 (Steele, Lea and Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-struct Dice(u64);
+/// What is played.
+pub struct Plan<'a> {
+    /// The name of its world.
+    pub world: &'a str,
+    /// Other worlds whose configurations are loaded meanwhile.
+    pub others: &'a [&'a str],
+    /// Our addresses towards servers, instead of one.
+    pub locals: &'a [&'a str],
+    /// Packets that CI plays.
+    pub packets: u64,
+    /// Packets between two changes of the world, about.
+    pub calm: u64,
+    /// Each packet comes at a moment of its own, which takes a millisecond or two; else only seconds are told apart, and no flow
+    /// must give way to another.
+    pub is_timed: bool,
+    /// How seldom bytes are changed, times as seldom as once in ten packets.
+    pub seldom: u64,
+}
 
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides.max(1)
-    }
-
-    fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.roll(choices.len() as u64) as usize]
-    }
-
-    fn is_one_in(&mut self, times: u64) -> bool {
-        self.roll(times) == 0
-    }
+/// Who sends packets.
+pub trait Traffic {
+    /// A packet in words, and the interface that it comes in by; `None`: it is lost on the way.
+    fn next(&mut self, worlds: &Worlds, dice: &mut Dice) -> Result<Option<(String, String)>, Wrong>;
+    /// What has become of it.
+    fn became(&mut self, outcome: &Outcome);
 }
 
 /// A number that is set from outside, or this.
@@ -48,43 +59,77 @@ fn number(variable: &str, otherwise: u64) -> u64 {
         .unwrap_or(otherwise)
 }
 
-/// Plays random packets in a world.
-pub fn run(worlds: &Worlds, name: &str) -> Result<(), Wrong> {
-    let seed = number("CONVEY_SEED", 1);
-    let packets = number("CONVEY_PACKETS", PACKETS);
-    let mut dice = Dice(seed);
-    let mut both = Both::new(worlds, name)?;
-    for n in 0..packets {
-        if dice.is_one_in(CALM) {
-            let change = both.change(&mut dice);
-            change.map_err(|wrong| format!("{name}, seed {seed}, before packet {n}: {wrong}"))?;
+/// Plays traffic in a world.
+pub fn run<T: Traffic>(worlds: &Worlds, plan: &Plan<'_>, traffic: impl Fn() -> T) -> Result<(), Wrong> {
+    let mut result = Ok(());
+    for _ in 0..ATTEMPTS {
+        let mut both = Both::new(worlds, plan)?;
+        result = both.play(&mut traffic());
+        if result.is_ok() || !both.kernel.was_late() {
+            return result;
         }
-        let played = both.packet(worlds, &mut dice);
-        played.map_err(|wrong| format!("{name}, seed {seed}, packet {n}: {wrong}"))?;
     }
-    both.compare_counts()
-        .map_err(|wrong| format!("{name}, seed {seed}, at the end: {wrong}"))
+    result
 }
 
 struct Both<'a> {
+    worlds: &'a Worlds,
+    plan: &'a Plan<'a>,
     /// A world for each: each has counters of its own.
     pure_world: World<'a>,
     kernel_world: World<'a>,
     pure: Pure,
     kernel: Kernel,
+    dice: Dice,
+    was: String,
 }
 
 impl<'a> Both<'a> {
-    fn new(worlds: &'a Worlds, name: &str) -> Result<Self, Wrong> {
+    fn new(worlds: &'a Worlds, plan: &'a Plan<'a>) -> Result<Self, Wrong> {
         let max_flows = NonZeroU32::new(1 << 20).ok_or("0")?;
         let mut both = Self {
-            pure_world: World::new(worlds, name)?,
-            kernel_world: World::new(worlds, name)?,
+            worlds,
+            plan,
+            pure_world: World::new(worlds, plan.world)?,
+            kernel_world: World::new(worlds, plan.world)?,
             pure: Pure::new(max_flows),
             kernel: Kernel::new(max_flows),
+            dice: Dice(number("CONVEY_SEED", 1)),
+            was: String::new(),
         };
+        if !plan.locals.is_empty() {
+            let locals: Vec<_> = plan.locals.iter().filter_map(|ip| ip.parse().ok()).collect();
+            both.pure_world.set_locals(&locals);
+            both.kernel_world.set_locals(&locals);
+        }
         both.apply();
         Ok(both)
+    }
+
+    fn play(&mut self, traffic: &mut impl Traffic) -> Result<(), Wrong> {
+        let (seed, name) = (self.dice.0, self.plan.world);
+        let is_close = number("CONVEY_CLOSELY", 0) > 0;
+        for n in 0..number("CONVEY_PACKETS", self.plan.packets) {
+            if self.dice.is_one_in(self.plan.calm) {
+                let changed = self.change().and_then(|()| self.compare());
+                changed.map_err(|wrong| format!("{name}, seed {seed}, before packet {n}: {wrong}"))?;
+            }
+            let mut played = self.packet(traffic);
+            if is_close {
+                played = played.and_then(|told| {
+                    self.compare()
+                        .map_err(|wrong| format!("{told}: {wrong}"))
+                        .map(|()| told)
+                });
+            }
+            played.map_err(|wrong| format!("{name}, seed {seed}, packet {n}: {wrong}"))?;
+        }
+        let all = self.compare().and_then(|()| self.compare_work());
+        all.map_err(|wrong| format!("{name}, seed {seed}, at the end: {wrong}"))
+    }
+
+    fn worlds(&mut self) -> [&mut World<'a>; 2] {
+        [&mut self.pure_world, &mut self.kernel_world]
     }
 
     fn apply(&mut self) {
@@ -97,26 +142,52 @@ impl<'a> Both<'a> {
         }
     }
 
-    /// Something happens: a server's state, a next hop, time.
-    fn change(&mut self, dice: &mut Dice) -> Result<(), Wrong> {
-        if dice.is_one_in(4) {
-            let time = Duration::from_secs(1 + dice.roll(70));
+    /// Something happens: time, a reload, a server's state, a next hop.
+    fn change(&mut self) -> Result<(), Wrong> {
+        if self.dice.is_one_in(if self.plan.is_timed { 2 } else { 4 }) {
+            let time = if self.plan.is_timed {
+                // about so many seconds
+                GRID * 13 * self.dice.one_of(&[1, 1, 1, 2, 3, 5, 11, 61, 901])
+            } else {
+                Duration::from_secs(1 + self.dice.roll(70))
+            };
             self.kernel.wait(time);
-            self.pure.go_to(self.kernel.follow_clock());
+            self.pure.go_to(self.kernel.time());
             self.pure.wait(Duration::ZERO);
             return Ok(());
         }
+        let dice = &mut self.dice;
         let mut change = Change::default();
-        if dice.is_one_in(3) {
-            change.hop = Some(dice.one_of(HOPS).parse().map_err(|_| "an address")?);
+        if !self.plan.others.is_empty() && dice.is_one_in(8) {
+            let other = match dice.is_one_in(2) {
+                true => self.plan.world,
+                false => dice.one_of(self.plan.others),
+            };
+            change.config = Some(other.to_owned());
+        } else if dice.is_one_in(12) && self.plan.is_timed {
+            change.interface = Some("clients".to_owned());
+            change.mtu = dice.one_of(&[None, Some(0), Some(1_000), Some(1_500)]);
+            if change.mtu.is_some_and(|mtu| mtu > 0) {
+                // if it is gone it must come first
+                let back = Change {
+                    mtu: None,
+                    ..change.clone()
+                };
+                for world in self.worlds() {
+                    world.change(&back)?;
+                }
+            }
+        } else if dice.is_one_in(3) {
+            let hops = self.worlds.hops.keys();
+            change.hop = hops.clone().nth(dice.roll(hops.len() as u64) as usize).copied();
             match dice.roll(8) {
                 0 => change.is = Some("unresolved".to_owned()),
                 1 => change.mtu = Some(1_000),
                 _ => (change.is, change.mtu) = (Some("known".to_owned()), Some(1_500)),
             }
         } else {
-            let (backend, server) = (dice.one_of(BACKENDS), dice.one_of(&["s1", "s2", "s3"]));
-            change.server = Some(format!("{backend}/{server}"));
+            let servers = self.pure_world.server_names();
+            change.server = Some(servers[dice.roll(servers.len() as u64) as usize].clone());
             match dice.roll(12) {
                 0 => change.weight = Some(1 + dice.roll(9) as u16),
                 1 => change.state = Some("draining".to_owned()),
@@ -125,88 +196,145 @@ impl<'a> Both<'a> {
                 _ => change.state = Some("up".to_owned()),
             }
         }
-        self.pure_world.change(&change)?;
-        self.kernel_world.change(&change)?;
+        for world in self.worlds() {
+            world.change(&change)?;
+        }
         self.apply();
         Ok(())
     }
 
-    fn packet(&mut self, worlds: &Worlds, dice: &mut Dice) -> Result<(), Wrong> {
-        let from = if dice.is_one_in(4) { "servers" } else { "clients" };
-        let text = words(dice);
-        let packet = Arrived::read(worlds, from, &text)
+    /// Plays a packet, and gives it for people.
+    fn packet(&mut self, traffic: &mut impl Traffic) -> Result<String, Wrong> {
+        let Some((text, from)) = traffic.next(self.worlds, &mut self.dice)? else {
+            return Ok(String::new());
+        };
+        let packet = Arrived::read(self.worlds, &from, &text)
             .map_err(|wrong| format!("{text}: {wrong}"))?
             .described
             .whole();
         let (mut bytes, offload) = (packet.frame(), packet.offload());
+        let (dice, seldom) = (&mut self.dice, self.plan.seldom);
         // what a sender leaves unfinished has not been on a wire
-        if offload.checksum.is_none() && dice.is_one_in(10) {
+        if offload.checksum.is_none() && dice.is_one_in(10 * seldom) {
             for _ in 0..1 + dice.roll(3) {
                 let at = dice.roll(bytes.len().min(80) as u64) as usize;
                 bytes[at] = dice.roll(256) as u8;
             }
         }
-        if dice.is_one_in(40) {
+        if dice.is_one_in(40 * seldom) {
             bytes.truncate(dice.roll(bytes.len() as u64) as usize);
         }
-        let ifindex = worlds.interface(from)?.index;
-        self.pure.go_to(self.kernel.follow_clock());
+        // both draw the same NAT ports
+        let random = dice.number();
+        self.pure.reseed(random);
+        self.kernel.reseed(random);
+        self.pure.go_to(if self.plan.is_timed {
+            self.kernel.go_on()
+        } else {
+            self.kernel.follow_clock()
+        });
+        let ifindex = self.worlds.interface(&from)?.index;
         let pure = self.pure.packet(&bytes, offload, ifindex);
         let kernel = self.kernel.packet(&bytes, offload, ifindex);
-        same(&pure, &kernel).map_err(|wrong| format!("{text} by {from}: {wrong}\nframe {}", to_hex(&bytes)))
+        let told = format!("{text} by {from}");
+        same(&pure, &kernel).map_err(|wrong| format!("{told}: {wrong}\nframe {}", to_hex(&bytes)))?;
+        traffic.became(&pure);
+        Ok(told)
     }
 
-    fn compare_counts(&self) -> Result<(), Wrong> {
-        // else nothing has been compared
-        let (by_program, all) = self.kernel.sent_by_program();
-        if by_program * 10 < all {
-            let passes = self.kernel.passes();
-            return Err(format!(
-                "the program has sent only {by_program} of {all} packets; left to the path: {passes:?}"
-            ));
-        }
+    /// Both must have the same flows and counters.
+    fn compare(&mut self) -> Result<(), Wrong> {
+        self.pure.wait(Duration::ZERO);
         // has what the program has counted counted
-        let _ = self.kernel.usage();
+        self.kernel.wait(Duration::ZERO);
+        let [pure, kernel] =
+            [self.pure.listed(), self.kernel.listed()].map(|flows| listed(flows, self.plan.is_timed));
+        let was = std::mem::replace(&mut self.was, format!("{pure:#?}"));
+        if pure != kernel { eprintln!("BEFORE {was}"); }
+        let differ = |(tuple, flow): &(&String, &String), other: &BTreeMap<String, String>| {
+            other.get(*tuple) != Some(*flow)
+        };
+        let only = |flows: &BTreeMap<String, String>, others: &BTreeMap<String, String>| -> Vec<String> {
+            let differing = flows.iter().filter(|flow| differ(flow, others));
+            differing
+                .map(|(tuple, flow)| format!("{tuple}: {flow}"))
+                .collect()
+        };
+        equal("flows", only(&pure, &kernel), only(&kernel, &pure))?;
+        equal(
+            "passthrough flows, those half-open",
+            self.pure.nat_usage(),
+            self.kernel.nat_usage(),
+        )?;
         for reason in PacketReason::ALL {
             let (pure, kernel) = (self.pure.count(*reason), self.kernel.count(*reason));
-            if pure != kernel {
+            equal(reason.label(), pure, kernel)?;
+        }
+        let (pure, kernel) = (counted(&self.pure_world), counted(&self.kernel_world));
+        for (name, totals) in &pure {
+            equal(name, Some(totals), kernel.get(name))?;
+        }
+        Ok(())
+    }
+
+    /// The program must have done most of what it is there for: else nothing has been compared.
+    fn compare_work(&self) -> Result<(), Wrong> {
+        for (reason, by_program, all) in self.kernel.sent_by_program() {
+            if by_program * 10 < all {
+                let passes = self.kernel.passes();
                 return Err(format!(
-                    "{reason}: {pure} by the path, {kernel} by program and path"
+                    "{reason}: by the program only {by_program} of {all} packets; left to the path: {passes:?}"
                 ));
             }
         }
-        let bytes = |world: &World<'_>| -> Vec<(String, u64)> {
-            let servers = world.snapshot.iter().flat_map(|snapshot| snapshot.servers());
-            servers
-                .map(|(backend, server)| {
-                    let name = format!("{}/{}", backend.config.name, server.name);
-                    (name, server.live.counters.totals().bytes_in)
-                })
-                .collect()
-        };
-        let (pure, kernel) = (bytes(&self.pure_world), bytes(&self.kernel_world));
-        match pure == kernel {
-            true => Ok(()),
-            false => Err(format!(
-                "bytes of servers: {pure:?} by the path, {kernel:?} by program and path"
-            )),
+        Ok(())
+    }
+}
+
+/// Passthrough flows by their 5-tuples: server, NAT address and state, and in a timed run for how many moments nothing has made
+/// them last longer.
+fn listed(flows: Vec<FlowInfo>, is_timed: bool) -> BTreeMap<String, String> {
+    let nat = flows.into_iter().filter_map(|flow| {
+        let mut text = format!("{:?} by {:?}, {}", flow.server_addr, flow.nat?, flow.state);
+        if is_timed {
+            let _ = write!(
+                text,
+                ", {}",
+                (flow.idle + GRID / 2).as_millis() / GRID.as_millis()
+            );
         }
+        Some((format!("{:?}", flow.tuple), text))
+    });
+    nat.collect()
+}
+
+/// What is counted for frontends and servers by name, and NAT ports claimed.
+fn counted(world: &World<'_>) -> BTreeMap<String, (Totals, u32)> {
+    let snapshot = world.snapshot.iter();
+    let frontends = snapshot.clone().flat_map(|snapshot| snapshot.frontends.iter());
+    let frontends =
+        frontends.map(|(name, frontend)| (format!("frontend {name}"), (frontend.live.counters.totals(), 0)));
+    let servers = snapshot.flat_map(|snapshot| snapshot.servers());
+    let servers = servers.map(|(backend, server)| {
+        let name = format!("server {}/{}", backend.config.name, server.name);
+        let claimed = server.live.nat_ports.load(Ordering::Relaxed);
+        (name, (server.live.counters.totals(), claimed))
+    });
+    frontends.chain(servers).collect()
+}
+
+fn equal<T: PartialEq + std::fmt::Debug>(what: &str, pure: T, kernel: T) -> Result<(), Wrong> {
+    match pure == kernel {
+        true => Ok(()),
+        false => Err(format!(
+            "{what}: {pure:?} by the path, {kernel:?} by program and path"
+        )),
     }
 }
 
 fn same(pure: &Outcome, kernel: &Outcome) -> Result<(), Wrong> {
-    if pure.verdict != kernel.verdict {
-        return Err(format!(
-            "{:?} by the path, {:?} by program and path",
-            pure.verdict, kernel.verdict
-        ));
-    }
-    if pure.answers != kernel.answers {
-        return Err(format!(
-            "{:?} is sent besides by the path, {:?} by program and path",
-            pure.answers, kernel.answers
-        ));
-    }
+    equal("verdict", pure.verdict, kernel.verdict)?;
+    equal("sent besides", &pure.answers, &kernel.answers)?;
     let is_sent = matches!(pure.verdict, Verdict::Send { .. });
     if is_sent && (pure.frame != kernel.frame || pure.offload != kernel.offload) {
         let (pure, kernel) = (to_hex(&pure.frame), to_hex(&kernel.frame));
@@ -215,85 +343,4 @@ fn same(pure: &Outcome, kernel: &Outcome) -> Result<(), Wrong> {
         ));
     }
     Ok(())
-}
-
-const BACKENDS: &[&str] = &["web", "dns", "mapped", "direct", "media", "six"];
-const HOPS: &[&str] = &[
-    "10.0.0.11",
-    "10.0.0.12",
-    "10.0.0.13",
-    "2001:db8:a::11",
-    "2001:db8:a::12",
-];
-const CLIENTS4: &[&str] = &[
-    "203.0.113.5",
-    "203.0.113.6",
-    "192.0.2.77",
-    "198.51.100.1",
-    "10.0.0.254",
-    "10.0.0.11",
-];
-const CLIENTS6: &[&str] = &[
-    "2001:db8::5",
-    "2001:db8::6",
-    "2001:db8:1::1",
-    "2001:db8:a::11",
-    "::ffff:192.0.2.1",
-];
-const PORTS4: &[&str] = &[
-    "80", "80", "80", "53", "8080", "81", "5004", "5010", "5005", "443", "9", "61000",
-];
-const PORTS6: &[&str] = &["80", "80", "53", "81"];
-
-/// A packet in words.
-fn words(dice: &mut Dice) -> String {
-    let is_v6 = dice.is_one_in(4);
-    let protocol = dice.one_of(&["tcp", "tcp", "tcp", "udp"]);
-    let port = 40_000 + dice.roll(12);
-    let mut text = if is_v6 {
-        let (client, to) = (dice.one_of(CLIENTS6), dice.one_of(PORTS6));
-        format!("{protocol} [{client}]:{port} > [2001:db8:1::1]:{to}")
-    } else {
-        let (client, to) = (dice.one_of(CLIENTS4), dice.one_of(PORTS4));
-        format!("{protocol} {client}:{port} > 198.51.100.1:{to}")
-    };
-    if protocol == "tcp" {
-        let flags = dice.one_of(&[
-            "S", "S", "S", "A", "A", "A", "AP", "SA", "AF", "F", "R", "RA", "SF", "",
-        ]);
-        let _ = write!(text, " flags={flags}");
-    }
-    let _ = write!(
-        text,
-        " len={}",
-        [0, 0, 1, 7, 100, 960, 1_000, 1_400, 1_460, 1_473, 2_000][dice.roll(11) as usize]
-    );
-    for (odds, word) in [
-        (20, "ttl=1"),
-        (30, "ttl=0"),
-        (12, "ttl=2"),
-        (20, "vlan=5"),
-        (40, "vlan=88a8:5,8100:6"),
-        (10, "pad=6"),
-        (8, "sum=unfinished"),
-        (30, "sum=wrong"),
-        (30, "nodf"),
-        (30, "dmac=02:00:00:00:09:09"),
-        (40, "frag=0+24,more"),
-        (40, "frag=24+16"),
-    ] {
-        if dice.is_one_in(odds) {
-            let _ = write!(text, " {word}");
-        }
-    }
-    if protocol == "udp" && dice.is_one_in(8) {
-        text += " sum=zero";
-    }
-    if !is_v6 && dice.is_one_in(20) {
-        text += " ipopt=01010101";
-    }
-    if is_v6 && dice.is_one_in(20) {
-        text += " ext=60:0000010400000000";
-    }
-    text
 }

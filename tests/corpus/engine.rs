@@ -6,7 +6,8 @@ use convey::{
     base::{PacketReason, WorkerId},
     config::PacketService,
     flow::{
-        FlowStore, Flows, Hops, Moment, PacketCounters, Path, ReasonCounters, Services, TableLimits, Verdict,
+        FlowInfo, FlowStore, Flows, Hops, Moment, PacketCounters, Path, ReasonCounters, Services,
+        TableLimits, Verdict,
     },
     packet::{Frame, HEADROOM, Offload},
     snapshot::Snapshot,
@@ -67,6 +68,22 @@ impl Pure {
     /// It is now this moment.
     pub fn go_to(&mut self, now: Moment) {
         self.now = now;
+    }
+
+    /// NAT ports are drawn from this on.
+    pub fn reseed(&mut self, seed: u64) {
+        self.path.reseed(seed);
+    }
+
+    /// Live flows.
+    pub fn listed(&self) -> Vec<FlowInfo> {
+        self.flows.list(&|_| true, usize::MAX, self.now).1
+    }
+
+    /// Passthrough flows, and those of them that are half-open.
+    pub fn nat_usage(&self) -> (u64, u64) {
+        let usage = self.flows.usage();
+        (usage.nat_flows, usage.half_open)
     }
 }
 

@@ -36,11 +36,15 @@
 //! up.
 
 mod case;
+mod dice;
 mod differential;
 mod engine;
 mod expect;
 mod kernel;
 mod numbering;
+mod random;
+mod scenes;
+mod talks;
 mod words;
 mod world;
 
@@ -86,8 +90,7 @@ fn main() -> io::Result<()> {
             let run = move || {
                 case::run(&case, &all, |max_flows| Box::new(Kernel::new(max_flows))).map_err(Failed::from)
             };
-            let trial = Trial::test(name, run).with_kind(format!("{kind}, xdp"));
-            in_kernel.push(trial.with_ignored_flag(cannot.is_some()));
+            in_kernel.push(Trial::test(name, run).with_kind(format!("{kind}, xdp")));
         }
     }
     trials.push(Trial::test(
@@ -105,16 +108,28 @@ fn main() -> io::Result<()> {
             }
         },
     ));
-    for world in ["many", "many_seeded"] {
+    for plan in scenes::STRANGERS {
         let worlds = Arc::clone(&worlds);
-        let name = format!("random packets of the world {world} meet with the same by program and by path");
-        let run = move || differential::run(&worlds, world).map_err(Failed::from);
-        in_kernel.push(
-            Trial::test(name, run)
-                .with_kind("xdp")
-                .with_ignored_flag(cannot.is_some()),
+        let run = move || differential::run(&worlds, plan, || random::Strangers).map_err(Failed::from);
+        let name = format!(
+            "random packets of the world {} meet with the same by program and by path",
+            plan.world
         );
+        in_kernel.push(Trial::test(name, run).with_kind("xdp"));
     }
+    for (plan, scene) in scenes::TALKS {
+        let worlds = Arc::clone(&worlds);
+        let run = move || differential::run(&worlds, plan, || talks::Talks::new(scene)).map_err(Failed::from);
+        let name = format!(
+            "conversations in the world {} go on alike by program and by path",
+            plan.world
+        );
+        in_kernel.push(Trial::test(name, run).with_kind("xdp"));
+    }
+    let in_kernel = in_kernel.into_iter();
+    let in_kernel: Vec<_> = in_kernel
+        .map(|trial| trial.with_ignored_flag(cannot.is_some()))
+        .collect();
     trials.extend(in_kernel);
     libtest_mimic::run(&args, trials).exit()
 }

@@ -225,6 +225,24 @@ impl<'a> World<'a> {
         all.collect()
     }
 
+    /// Has every way lead from these addresses of ours, each from those of its family.
+    pub fn set_locals(&mut self, locals: &[IpAddr]) {
+        for (ip, hop) in &mut self.hops.servers {
+            hop.locals = (locals.iter())
+                .filter(|local| local.is_ipv4() == ip.is_ipv4())
+                .copied()
+                .collect();
+        }
+    }
+
+    /// The names of all servers (`BACKEND/SERVER`).
+    pub fn server_names(&self) -> Vec<String> {
+        let servers = self.servers().into_iter();
+        servers
+            .map(|(key, _)| format!("{}/{}", key.backend, key.server))
+            .collect()
+    }
+
     /// The server of a name (`BACKEND/SERVER`) or an address.
     fn server(&self, text: &str) -> Result<ServerKey, Wrong> {
         let mut found = self.servers().into_iter().filter(|(key, addr)| {

@@ -10,11 +10,11 @@ use std::{
 
 use caps::Capability;
 use convey::{
-    base::XdpAttachMode,
+    base::{Protocol, XdpAttachMode},
     config::{PacketService, model::XdpMode},
     engine::xdp::{
         attach,
-        layout::{HANDED, TABLE_ELEMENTS},
+        layout::{EndpointKey, FlowKey, HANDED, Order, OrderKind, OrderResult, TABLE_ELEMENTS},
         load::{self, LoadLimits, Loaded},
         object::OBJECT,
         services::ServiceMaps,
@@ -25,7 +25,8 @@ use convey::{
     },
     sys::{
         bpf::{
-            self, Insert, MMAPABLE, Map, MapInfo, MappedTable, NewMap, XdpPlace, attach_xdp, kind, test_run,
+            self, Insert, MMAPABLE, Map, MapInfo, MappedCounters, MappedTable, NewMap, XdpPlace, attach_xdp,
+            kind, test_run,
         },
         task_status,
     },
@@ -108,7 +109,11 @@ impl KernelOps for Real {
 
     fn load_xdp(&mut self, max_flows: NonZeroU32) -> Result<Vec<OwnedFd>, String> {
         if self.0.is_none() {
-            let loaded = load::load(OBJECT, LoadLimits { flows: max_flows });
+            let limits = LoadLimits {
+                flows: max_flows,
+                nat_flows: max_flows,
+            };
+            let loaded = load::load(OBJECT, limits);
             self.0 = Some(loaded.map_err(|error| format!("{error}\n{}", error.log))?);
         }
         let descriptors = self.loaded().and_then(|loaded| loaded.hand_out());
@@ -243,6 +248,28 @@ pub fn used_without_a_capability() {
     assert_eq!(flows.delete_batch(&[1; 40]).unwrap(), 1);
     let untouched = test_run(stage.fd("touch"), &syn([10, 9, 3, 1], 53), None, &mut Vec::new());
     assert_eq!(untouched.unwrap().retval, 1, "XDP_DROP: it is of no flow");
+
+    let unknown = Order {
+        what: OrderKind::End,
+        key: FlowKey {
+            from: "192.0.2.1:40000".parse().unwrap(),
+            to: EndpointKey {
+                addr: "10.9.0.1:80".parse().unwrap(),
+                protocol: Protocol::Tcp,
+            },
+        },
+        begun: 1,
+    };
+    let mut said = Vec::new();
+    test_run(stage.fd("order"), &unknown.to_bytes(), None, &mut said).unwrap();
+    assert_eq!(
+        OrderResult::from_bytes(&said),
+        OrderResult::default(),
+        "of no flow"
+    );
+    let claims = MappedCounters::new(&stage.map("claims")).unwrap();
+    claims.add(7, 1);
+    assert_eq!(claims.get(7), 1);
 
     let tables = stage.broker.xdp_tables(3).unwrap();
     assert_eq!(tables.len(), 3);

@@ -178,7 +178,7 @@ section! {
 section! {
     /// Settings of both packet modes, passthrough and dsr.
     Packet {
-        /// What moves the packets: "raw" (AF_PACKET sockets), "xdp" (a program in the kernel for packets of mode dsr, AF_PACKET sockets for all others), or "auto" (default), which is "raw" in this version. Needs a restart.
+        /// What moves the packets: "raw" (AF_PACKET sockets), "xdp" (a program in the kernel for packets of ordinary flows, AF_PACKET sockets for all others), or "auto" (default), which is "raw" in this version. Needs a restart.
         engine: EngineChoice,
         /// Where engine "xdp" attaches its program to an interface: "native" (in the driver), "generic" (behind it: slower, and every driver has it), or "auto" (default) for native, else generic. Where it cannot be attached, AF_PACKET sockets move all packets. Needs a restart.
         xdp_mode: XdpMode,

@@ -75,7 +75,7 @@ fn a_dead_server_takes_only_its_own_flows_along() {
     talkers.expect_unbroken_but("a");
 }
 
-fn a_dead_servers_passthrough_flows_are_reset_at_their_next_packet() {
+pub fn a_dead_servers_passthrough_flows_are_reset_at_their_next_packet() {
     let site = Site::new("reset", 1);
     let _witnesses = witnesses(&site);
     let mut plan = Plan::new(&[WITNESS], &site.servers).by(&PASSTHROUGH);

@@ -57,7 +57,7 @@ pub fn chosen(site: &Site, each: usize) -> Vec<String> {
     servers
 }
 
-fn a_drained_server_keeps_its_flows_and_gets_no_new_ones() {
+pub fn a_drained_server_keeps_its_flows_and_gets_no_new_ones() {
     let site = Site::new("drain", 3);
     let _witnesses = witnesses(&site);
     let convey = site.convey(&Plan::new(&[WITNESS], &site.servers));

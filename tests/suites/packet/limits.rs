@@ -132,7 +132,7 @@ fn a_flood_of_a_million_syns_leaves_established_flows_untouched() {
     }
 }
 
-fn without_a_free_nat_port_new_flows_are_refused_and_old_ones_spared() {
+pub fn without_a_free_nat_port_new_flows_are_refused_and_old_ones_spared() {
     const NAT_PORTS: usize = 20;
     let site = Site::new("ports", 1);
     let _witnesses = witnesses(&site);

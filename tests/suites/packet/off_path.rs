@@ -132,7 +132,7 @@ fn a_syn_behind_a_guessed_reset_begins_nothing_anew() {
     }
 }
 
-fn a_reset_of_either_side_ends_a_flow_and_frees_its_port() {
+pub fn a_reset_of_either_side_ends_a_flow_and_frees_its_port() {
     let site = Site::new("exact", 1);
     let server = &site.servers[0];
     let _witnesses = witnesses(&site);

@@ -1,6 +1,7 @@
 //! What most tests need: a client, a load balancer, servers that can do DSR, and a plan of who serves what.
 
 use std::{
+    cell::Cell,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
@@ -18,12 +19,32 @@ pub fn kernel_in_place() -> bool {
     std::env::var("CONVEY_PACKET_SUBJECT").is_ok_and(|subject| subject == "kernel")
 }
 
+thread_local! {
+    /// The engine of the test that runs here, if it is another than the suite's.
+    static ENGINE: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Runs a test by an engine (`xdp`, `xdp-native`), whichever the suite is run with.
+pub fn by_engine(engine: &'static str, test: fn()) {
+    /// Also when the test fails: others run on its thread.
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ENGINE.set(None);
+        }
+    }
+    ENGINE.set(Some(engine));
+    let _restore = Restore;
+    test();
+}
+
 /// The engine that the suite is run with, as lines of `[packet]`: `CONVEY_PACKET_ENGINE=xdp` is where it attaches by itself,
 /// `xdp-native` in the driver.
 fn engine_lines() -> &'static str {
-    match std::env::var("CONVEY_PACKET_ENGINE").as_deref() {
-        Ok("xdp") => "engine = \"xdp\"\n",
-        Ok("xdp-native") => "engine = \"xdp\"\nxdp_mode = \"native\"\n",
+    let suite = std::env::var("CONVEY_PACKET_ENGINE").ok();
+    match ENGINE.get().or(suite.as_deref()) {
+        Some("xdp") => "engine = \"xdp\"\n",
+        Some("xdp-native") => "engine = \"xdp\"\nxdp_mode = \"native\"\n",
         _ => "",
     }
 }
@@ -298,17 +319,16 @@ impl Site {
     pub fn without_vips(name: &str, servers: usize) -> Self {
         let lab = Lab::new(name);
         let (client, lb) = (lab.host("client"), lab.host("lb"));
-        if !engine_lines().is_empty() {
-            // else all of its packets were the slow path's
-            finish_checksums(&client);
-        }
         let other_end = engine_lines()
             .contains("native")
             .then(|| OtherEnd::prepare(&lab, &lb));
-        let servers = ["a", "b", "c", "d"][..servers]
-            .iter()
+        let servers: Vec<Host> = (["a", "b", "c", "d"][..servers].iter())
             .map(|name| lab.host(name))
             .collect();
+        if !engine_lines().is_empty() {
+            // else all of their packets were the slow path's
+            [&client].into_iter().chain(&servers).for_each(finish_checksums);
+        }
         Self {
             servers,
             client,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32};
 
 use convey::{
-    base::XdpAttachMode,
+    base::{PacketReason, XdpAttachMode},
     config::model::XdpMode,
     engine::xdp::{
         attach::Interface,
@@ -14,8 +14,8 @@ use convey::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    Test,
-    kept::witnesses,
+    Test, faults,
+    kept::{self, witnesses},
     lab::{
         Convey, Family, Host, Lab, PATIENCE,
         checksums::Checksums,
@@ -24,19 +24,25 @@ use crate::{
         udp::{UdpClient, UdpServer},
         wait_until,
     },
-    site::{DSR, Plan, Port, Site, Transport, vip},
+    limits, off_path,
+    site::{Mode, PASSTHROUGH, Plan, Port, Site, Transport, WAYS, by_engine, frontend_name, vip},
     talkers::Talkers,
     tests, told,
 };
 
 /// Tests of this module.
 pub const TESTS: &[Test] = tests![
-    Convey: packets_of_dsr_flows_do_not_come_to_user_space_in_the_driver,
-    Convey: packets_of_dsr_flows_do_not_come_to_user_space_behind_the_driver,
+    Convey: packets_of_ordinary_flows_do_not_come_to_user_space_in_the_driver,
+    Convey: packets_of_ordinary_flows_do_not_come_to_user_space_behind_the_driver,
     Convey: what_senders_of_this_machine_leave_unfinished_takes_the_slow_path_and_arrives,
     Convey: new_flows_go_where_the_configuration_says_once_a_reload_has_returned_and_old_ones_stay,
     Convey: another_program_stays_and_packet_sockets_do_the_work,
     Convey: the_program_goes_with_convey_however_that_ends,
+    Convey: the_program_gives_out_the_last_nat_port_and_takes_none_away,
+    Convey: the_program_gives_ports_of_connections_that_have_ended_to_new_ones,
+    Convey: flows_of_the_program_are_reset_when_their_server_dies,
+    Convey: a_drained_server_keeps_its_flows_in_the_program,
+    Convey: what_the_program_has_begun_is_over_for_packet_sockets_after_a_restart_and_new_clients_are_served,
 ];
 
 const WITNESS: Port = Port::same("witness", Transport::Tcp, 9);
@@ -59,8 +65,11 @@ impl OtherEnd {
         let loaded = host.inside(|| {
             let index = nix::net::if_::if_nametoindex(name).expect("the interface");
             let flows = NonZeroU32::new(1_024).expect("not 0");
-            let mut loaded =
-                load::load(object::OBJECT, LoadLimits { flows }).unwrap_or_else(|error| panic!("{error}"));
+            let limits = LoadLimits {
+                flows,
+                nat_flows: flows,
+            };
+            let mut loaded = load::load(object::OBJECT, limits).unwrap_or_else(|error| panic!("{error}"));
             let interface = Interface {
                 index,
                 name,
@@ -78,7 +87,7 @@ impl OtherEnd {
 fn plan(site: &Site, mode: &str) -> Plan {
     Plan {
         passthrough: format!("engine = \"xdp\"\nxdp_mode = \"{mode}\""),
-        ..Plan::new(&[WITNESS, ECHO], &site.servers).by(&DSR)
+        ..Plan::new(&[WITNESS, ECHO], &site.servers)
     }
 }
 
@@ -111,11 +120,18 @@ fn passed(convey: &Convey) -> BTreeMap<String, u64> {
 /// Talks to servers by TCP and UDP, at every VIP.
 fn talk(site: &Site) -> Vec<Witness> {
     let mut witnesses = Vec::new();
-    for way in DSR {
+    for way in WAYS {
         let mut witness = Witness::meet(&site.client, SocketAddr::new(vip(way), 9))
             .unwrap_or_else(|error| panic!("{way:?}: {error}"));
         let own = witness.stream().local_addr().expect("an own address");
-        assert_eq!(witness.seen, own, "{way:?}: the server sees the client");
+        match way.0 {
+            Mode::Dsr => assert_eq!(witness.seen, own, "{way:?}: the server sees the client"),
+            Mode::Passthrough => assert_eq!(
+                witness.seen.ip(),
+                site.lb.addr_of(way.1, 0).ip(),
+                "{way:?}: the server sees the load balancer"
+            ),
+        }
         witness.talk(&random_bytes(1, 100_000)).expect("talk");
         witnesses.push(witness);
         let client = UdpClient::new(&site.client, SocketAddr::new(vip(way), 7));
@@ -142,37 +158,63 @@ fn echoes(site: &Site) -> Vec<UdpServer> {
         .collect()
 }
 
-fn packets_of_dsr_flows_do_not_come_to_user_space(name: &str, mode: &str) {
+fn packets_of_ordinary_flows_do_not_come_to_user_space(name: &str, mode: &str) {
     let site = Site::new(name, 2);
-    finish_checksums(&site.client);
+    [&site.client]
+        .into_iter()
+        .chain(&site.servers)
+        .for_each(finish_checksums);
     let is_prepared = site.other_end.is_some();
     let _other_end = (mode == "native" && !is_prepared).then(|| OtherEnd::prepare(&site.lab, &site.lb));
     let (_witnesses, _echoes) = (witnesses(&site), echoes(&site));
     let _checksums = Checksums::of(site.hosts());
     let convey = site.convey(&plan(&site, mode));
     assert_eq!(attached(&convey).0, mode, "{:?}", attached(&convey));
+    let sent =
+        || [PacketReason::ToServer, PacketReason::ToClient].map(|reason| told::packets(&convey, reason));
     // whatever is not resolved yet is asked for now
     let _first = talk(&site);
-    let (left, sent) = (
-        passed(&convey),
-        told::packets(&convey, convey::base::PacketReason::ToServer),
-    );
-    let _second = talk(&site);
+    let (left, before) = (passed(&convey), sent());
+    let mut second = talk(&site);
     assert_eq!(passed(&convey), left, "nothing more has come to the slow path");
-    let more = told::packets(&convey, convey::base::PacketReason::ToServer) - sent;
-    assert!(more > 2 * 70, "200,000 bytes in {more} packets");
-    wait_until("the frontend's bytes are counted", PATIENCE, || {
-        convey.traffic("witness-dsr-v4").bytes_in > 200_000
-    });
-    assert!(told::flows(&convey) >= 4, "{} flows", told::flows(&convey));
+    let after = sent();
+    let [to_servers, to_clients] = [after[0] - before[0], after[1] - before[1]];
+    assert!(
+        to_servers > 4 * 70 && to_clients > 2 * 70,
+        "400,000 bytes in {to_servers} packets, and 200,000 back in {to_clients}"
+    );
+    for (mode, family) in WAYS {
+        let frontend = frontend_name("witness", (mode, family));
+        wait_until("the frontend's bytes are counted", PATIENCE, || {
+            let traffic = convey.traffic(&frontend);
+            let is_back = traffic.bytes_out > 200_000 || mode == Mode::Dsr;
+            traffic.bytes_in > 200_000 && is_back
+        });
+    }
+    for (witness, (mode, _)) in second.iter().zip(WAYS) {
+        let client = witness.stream().local_addr().expect("an own address");
+        let listed = told::flow(&convey, client);
+        let expected = (mode == Mode::Passthrough).then(|| ("established".to_owned(), witness.seen));
+        assert_eq!(listed, expected, "{client}");
+    }
+    wait_until("flows are counted", PATIENCE, || told::flows(&convey) >= 8);
+    // one of the two ends: the slow path sees nothing of that either
+    for witness in second.drain(..) {
+        let client = witness.stream().local_addr().expect("an own address");
+        drop(witness);
+        wait_until("the flow is over", PATIENCE, || {
+            told::flow(&convey, client).is_none_or(|(state, _)| state == "closing")
+        });
+    }
+    assert_eq!(passed(&convey), left, "nothing more has come to the slow path");
 }
 
-fn packets_of_dsr_flows_do_not_come_to_user_space_in_the_driver() {
-    packets_of_dsr_flows_do_not_come_to_user_space("xdp-native", "native");
+fn packets_of_ordinary_flows_do_not_come_to_user_space_in_the_driver() {
+    packets_of_ordinary_flows_do_not_come_to_user_space("xdp-native", "native");
 }
 
-fn packets_of_dsr_flows_do_not_come_to_user_space_behind_the_driver() {
-    packets_of_dsr_flows_do_not_come_to_user_space("xdp-generic", "generic");
+fn packets_of_ordinary_flows_do_not_come_to_user_space_behind_the_driver() {
+    packets_of_ordinary_flows_do_not_come_to_user_space("xdp-generic", "generic");
 }
 
 fn what_senders_of_this_machine_leave_unfinished_takes_the_slow_path_and_arrives() {
@@ -195,11 +237,14 @@ fn what_senders_of_this_machine_leave_unfinished_takes_the_slow_path_and_arrives
 
 fn new_flows_go_where_the_configuration_says_once_a_reload_has_returned_and_old_ones_stay() {
     let site = Site::new("xdp-reload", 2);
-    finish_checksums(&site.client);
+    [&site.client]
+        .into_iter()
+        .chain(&site.servers)
+        .for_each(finish_checksums);
     let _witnesses = witnesses(&site);
     let both = plan(&site, "generic");
     let convey = site.convey(&both);
-    let to = DSR.map(|way| SocketAddr::new(vip(way), 9));
+    let to = WAYS.map(|way| SocketAddr::new(vip(way), 9));
     let talkers = Talkers::start(&site.client, &to, 8);
     assert_eq!(talkers.servers().len(), 2, "{:?}", talkers.servers());
     for turn in 0..10 {
@@ -245,5 +290,62 @@ fn the_program_goes_with_convey_however_that_ends() {
         convey.signal(signal);
         convey.wait_exit(PATIENCE);
         wait_until("the program is gone", PATIENCE, || !has_program(&site.lb));
+    }
+}
+
+fn the_program_gives_out_the_last_nat_port_and_takes_none_away() {
+    by_engine(
+        "xdp",
+        limits::without_a_free_nat_port_new_flows_are_refused_and_old_ones_spared,
+    );
+}
+
+fn the_program_gives_ports_of_connections_that_have_ended_to_new_ones() {
+    by_engine(
+        "xdp",
+        off_path::a_reset_of_either_side_ends_a_flow_and_frees_its_port,
+    );
+}
+
+fn flows_of_the_program_are_reset_when_their_server_dies() {
+    by_engine(
+        "xdp",
+        faults::a_dead_servers_passthrough_flows_are_reset_at_their_next_packet,
+    );
+}
+
+fn a_drained_server_keeps_its_flows_in_the_program() {
+    by_engine("xdp", kept::a_drained_server_keeps_its_flows_and_gets_no_new_ones);
+}
+
+fn what_the_program_has_begun_is_over_for_packet_sockets_after_a_restart_and_new_clients_are_served() {
+    let site = Site::new("xdp-raw", 1);
+    let _witnesses = witnesses(&site);
+    let program = Plan {
+        passthrough: "engine = \"xdp\"".to_owned(),
+        ..Plan::new(&[WITNESS], &site.servers).by(&PASSTHROUGH)
+    };
+    let sockets = Plan {
+        passthrough: "engine = \"raw\"".to_owned(),
+        ..program.clone()
+    };
+    let meet = || {
+        PASSTHROUGH.map(|way| {
+            Witness::meet(&site.client, SocketAddr::new(vip(way), 9))
+                .unwrap_or_else(|error| panic!("{way:?}: {error}"))
+        })
+    };
+    let mut before = None;
+    for plan in [&program, &sockets, &program] {
+        let mut convey = site.convey(plan);
+        assert_eq!(has_program(&site.lb), plan.passthrough == program.passthrough);
+        for witness in before.iter_mut().flatten() {
+            let error = Witness::talk(witness, b"anybody there?").expect_err("nobody knows it");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+        }
+        before = Some(meet());
+        assert_eq!(told::flows(&convey), 2);
+        convey.signal(Signal::SIGTERM);
+        assert!(convey.wait_exit(PATIENCE).success());
     }
 }
