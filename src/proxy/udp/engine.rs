@@ -2,8 +2,6 @@
 
 use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
 
-use nix::errno::Errno;
-
 use super::{
     datagrams::Datagrams,
     listener::Listener,
@@ -14,7 +12,7 @@ use super::{
     wheel::Millis,
 };
 use crate::{
-    base::{DatagramDrop, IpFamily, TerminationReason, WorkerId},
+    base::{DatagramDrop, TerminationReason, WorkerId},
     proxy::{
         owners::{HandedOver, SessionKey},
         shared::WorkerContext,
@@ -264,51 +262,16 @@ impl Engine {
         let Some(live) = self.live.get_mut(id.index()).and_then(Option::as_mut) else {
             return Ok(());
         };
-        let is_ipv4 = live.chosen.addr().family() == Some(IpFamily::V4);
-        let header = live.header.take();
-        // a header stands before one datagram
-        let (first, rest) = match &header {
-            Some(_) => datagrams.split(1),
-            None => (datagrams, None),
-        };
-        let mut lost = (0, 0);
-        let mut unreachable = None;
-        for (before, part) in [(header.as_deref(), Some(first)), (None, rest)] {
-            let Some(part) = part else { continue };
-            let outgoing = Outgoing {
-                to: None,
-                from: None,
-                is_ipv4,
-                ecn: part.ecn,
-                dscp: live.chosen.backend.config.server_socket.common.dscp,
-                segment: part.segment(),
-                before: before.unwrap_or_default(),
-                bytes: part.bytes,
-            };
-            self.sender
-                .send(live.socket.as_fd(), !is_ipv4, &[outgoing], |_, count, error| {
-                    let error_is = std::io::Error::from(error);
-                    if is_servers_fault(&error_is) {
-                        unreachable = Some(error);
-                    } else if error == Errno::EMSGSIZE {
-                        lost.0 += count;
-                    } else {
-                        lost.1 += count;
-                    }
-                });
-        }
-        if unreachable.is_some() {
+        let Ok(done) = live.forward(&mut self.sender, datagrams) else {
             self.unreachable(id);
             return Err(());
-        }
-        let count = datagrams.count() as usize - (lost.0 + lost.1).min(datagrams.count() as usize);
-        let bytes = if count == 0 { 0 } else { datagrams.bytes.len() };
-        live.count_in(self.worker, count, bytes);
+        };
+        live.count_in(self.worker, done.sent, done.bytes);
         let number = live.listener as usize;
         if let Some(listener) = self.listeners.get_mut(number).and_then(Option::as_mut) {
             for (count, why) in [
-                (lost.0, DatagramDrop::TooLong),
-                (lost.1, DatagramDrop::SendFailed),
+                (done.too_long, DatagramDrop::TooLong),
+                (done.failed, DatagramDrop::SendFailed),
             ] {
                 if count > 0 {
                     listener.drop_datagrams(count, why);
@@ -340,6 +303,8 @@ impl Engine {
                 self.unreachable(id);
                 return false;
             }
+            // a way that takes less at a time (ICMPv6): what waits behind it can be had now
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => return true,
             // memory is short: it is told of again with the next datagram
             Err(_) => return false,
         };

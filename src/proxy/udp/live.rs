@@ -32,7 +32,7 @@ pub struct Live {
     pub listener: u32,
     pub frontend: Arc<FrontendView>,
     pub chosen: Chosen,
-    /// The PROXY header, until it is sent.
+    /// The PROXY header, until a datagram has left with it.
     pub header: Option<Box<[u8]>>,
     /// Whether the server has answered.
     pub is_answered: bool,

@@ -12,6 +12,7 @@
 
 mod datagrams;
 mod engine;
+mod forward;
 mod listener;
 mod live;
 mod opening;

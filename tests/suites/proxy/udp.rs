@@ -25,6 +25,8 @@ pub const TESTS: &[Test] = tests![
     a_wildcard_answers_from_the_address_that_was_asked,
     a_server_that_says_its_port_is_closed_loses_the_session_and_is_ejected,
     a_server_reads_whom_the_first_datagram_is_from,
+    a_first_datagram_that_does_not_leave_leaves_its_header_to_the_next,
+    of_datagrams_that_came_merged_the_first_alone_has_the_header,
     a_drained_server_keeps_its_sessions_and_a_closed_down_one_loses_them,
     name_servers_behind_it_answer_dig,
 ];
@@ -232,29 +234,111 @@ fn a_server_that_says_its_port_is_closed_loses_the_session_and_is_ejected() {
     assert_eq!(ended, 2);
 }
 
+/// A PROXY header of a client's datagrams.
+fn header(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec();
+    header.extend(if from.is_ipv4() {
+        [0x12, 0, 12]
+    } else {
+        [0x22, 0, 36]
+    });
+    for ip in [from.ip(), to.ip()] {
+        match ip {
+            IpAddr::V4(ip) => header.extend(ip.octets()),
+            IpAddr::V6(ip) => header.extend(ip.octets()),
+        }
+    }
+    header.extend(from.port().to_be_bytes());
+    header.extend(to.port().to_be_bytes());
+    header
+}
+
+/// A client before an echo server, both of a family, that is told by a PROXY header who a datagram is from.
+struct Told {
+    client: UdpClient,
+    header: Vec<u8>,
+    server: UdpServer,
+    convey: Convey,
+    _lab: Lab,
+}
+
+impl Told {
+    fn new(name: &str, family: Family, backend: &str) -> Self {
+        let lab = Lab::new(name);
+        let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+        let server = UdpServer::echo(&host, host.addr_of(family, 7_001), "");
+        let to = lb.addr_of(family, 53);
+        let backend = format!("send_proxy = \"v2\"\n{backend}");
+        let convey = lab.convey(&lb, &config(&quoted(to), &[&server], "", &backend));
+        let client = UdpClient::new(&client, to);
+        Self {
+            header: header(client.own(), to),
+            client,
+            server,
+            convey,
+            _lab: lab,
+        }
+    }
+
+    /// What the server gets of datagrams is given back: the first with the header, the second without.
+    #[track_caller]
+    fn expect_one_header(&self) {
+        let with_header = [&self.header, &b"0123456789"[..]].concat();
+        assert_eq!(self.client.ask(b"0123456789").expect("an answer"), with_header);
+        assert_eq!(ask(&self.client, "second"), "second", "no other datagram has one");
+    }
+}
+
 fn a_server_reads_whom_the_first_datagram_is_from() {
-    let lab = Lab::new("udp-proxy");
-    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
-    let server = UdpServer::echo(&host, host.addr(7_001), "");
-    let convey = lab.convey(
-        &lb,
-        &config(&quoted(lb.addr(53)), &[&server], "", "send_proxy = \"v2\"\n"),
-    );
-    let client = UdpClient::new(&client, lb.addr(53));
-    // the echo gives back what the server has got
-    let got = client.ask(b"first").expect("an answer");
-    let (SocketAddr::V4(from), SocketAddr::V4(to)) = (client.own(), lb.addr(53)) else {
-        panic!("IPv4")
-    };
-    let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c".to_vec();
-    expected.extend(from.ip().octets());
-    expected.extend(to.ip().octets());
-    expected.extend(from.port().to_be_bytes());
-    expected.extend(to.port().to_be_bytes());
-    expected.extend(b"first");
-    assert_eq!(got, expected);
-    assert_eq!(ask(&client, "second"), "second", "no other datagram has one");
-    drop(convey);
+    for (name, family) in [("udp-told4", Family::V4), ("udp-told6", Family::V6)] {
+        Told::new(name, family, "").expect_one_header();
+    }
+}
+
+fn a_first_datagram_that_does_not_leave_leaves_its_header_to_the_next() {
+    // longer than datagrams can be once the header stands before it; more fragments than the socket may have on their way
+    let small = "server_socket.send_buffer = 4_096";
+    for (name, family, backend, size, why) in [
+        ("udp-long4", Family::V4, "", 65_500, "too_long"),
+        ("udp-long6", Family::V6, "", 65_500, "too_long"),
+        ("udp-small4", Family::V4, small, 40_000, "send_failed"),
+        ("udp-small6", Family::V6, small, 40_000, "send_failed"),
+    ] {
+        let told = Told::new(name, family, backend);
+        for lost in 1..=2 {
+            told.client.socket().send(&pattern(size)).expect("sent");
+            wait_until("it is counted", PATIENCE, || dropped(&told.convey, why) == lost);
+        }
+        told.expect_one_header();
+        assert_eq!(told.server.seen().largest, told.header.len() + 10);
+        let status = told.convey.status();
+        let traffic = &status.frontends["echo"].traffic;
+        assert_eq!(
+            (traffic.connections_total, traffic.datagrams_in),
+            (1, 2),
+            "{name}"
+        );
+        assert_eq!(traffic.bytes_in, 16, "{name}");
+    }
+}
+
+fn of_datagrams_that_came_merged_the_first_alone_has_the_header() {
+    for (name, family) in [("udp-merged4", Family::V4), ("udp-merged6", Family::V6)] {
+        let told = Told::new(name, family, "");
+        let merged = pattern(8 * 1_000);
+        send_merged(told.client.socket(), &merged, 1_000);
+        let mut buffer = [0; 2_000];
+        for (number, sent) in merged.chunks(1_000).enumerate() {
+            let length = told.client.socket().recv(&mut buffer).expect("an answer");
+            let before = if number == 0 { &told.header[..] } else { &[] };
+            assert_eq!(
+                buffer[..length],
+                [before, sent].concat(),
+                "{name}: datagram {number}"
+            );
+        }
+        assert_eq!(ask(&told.client, "x"), "x");
+    }
 }
 
 fn a_drained_server_keeps_its_sessions_and_a_closed_down_one_loses_them() {
