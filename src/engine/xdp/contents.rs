@@ -53,8 +53,10 @@ pub struct Contents {
 pub struct Circumstances<'a> {
     /// Interfaces that the program is attached to, by index, and whether in the driver.
     pub attached: &'a BTreeMap<u32, bool>,
-    /// There are passthrough flows, or the slow path has flows for itself that look like the program's.
-    pub is_mixed: bool,
+    /// There are passthrough flows.
+    pub has_passthrough: bool,
+    /// The slow path has flows of mode dsr for itself.
+    pub has_others: bool,
     /// Where replies go instead of where their clients' packets come from.
     pub moved: &'a HashMap<ReturnOrigin, ReturnLink>,
     /// Passthrough flows, at most.
@@ -157,7 +159,8 @@ impl Contents {
     ) -> Self {
         let Circumstances {
             attached,
-            is_mixed,
+            has_passthrough,
+            has_others,
             moved,
             max_flows,
         } = *circumstances;
@@ -190,8 +193,9 @@ impl Contents {
             sources: nat::sources(services, hops, numbers),
             settings: SettingsValue {
                 nat_ports: services.nat_ports(),
-                has_passthrough: is_mixed || services.has_passthrough(),
+                has_passthrough: has_passthrough || services.has_passthrough(),
                 any_interface: services.any_interface(),
+                has_others,
                 has_moved: !moved.is_empty(),
                 max_flows,
                 max_half_open: half_open_limit(max_flows),

@@ -50,8 +50,16 @@ pub struct Keeper {
     /// What the last scan says of the counters of passthrough flows.
     audit: Audit,
     orphans: Orphans,
-    /// Whether the program is to ask the slow path about packets that it knows no flow of.
-    is_mixed: bool,
+    /// Flows that the program has been told of.
+    others: Others,
+}
+
+/// Whether there are flows that a packet may be of which is of no DSR flow of the program's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Others {
+    passthrough: bool,
+    /// The slow path has some for itself.
+    in_memory: bool,
 }
 
 impl Keeper {
@@ -70,7 +78,7 @@ impl Keeper {
             scan: None,
             audit: Audit::default(),
             orphans: Orphans::default(),
-            is_mixed: false,
+            others: Others::default(),
         }
     }
 
@@ -116,10 +124,11 @@ impl Keeper {
         hops: &Hops,
         attached: &BTreeMap<u32, bool>,
     ) -> io::Result<()> {
-        self.is_mixed = self.has_others();
+        self.others = self.others_now();
         let circumstances = Circumstances {
             attached,
-            is_mixed: self.is_mixed,
+            has_passthrough: self.others.passthrough,
+            has_others: self.others.in_memory,
             moved: &self.nat.returns.moved(hops),
             max_flows: self.nat.max_flows(),
         };
@@ -142,17 +151,18 @@ impl Keeper {
         self.write(&wanted)
     }
 
-    /// Whether there are passthrough flows, or flows that the slow path has for itself: then it is asked about packets that the
-    /// program knows no flow of.
-    fn has_others(&self) -> bool {
-        self.flows.store().has_in_memory() || self.nat.counts().flows() > 0
+    fn others_now(&self) -> Others {
+        Others {
+            passthrough: self.nat.counts().flows() > 0,
+            in_memory: self.flows.store().has_in_memory(),
+        }
     }
 
     /// Whether [`apply`](Self::apply) would tell the program something else, though nothing was configured: there have come to
-    /// be such flows, or there are none any more.
+    /// be flows of a kind, or there are none any more.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
-        self.is_mixed != self.has_others()
+        self.others != self.others_now()
     }
 
     /// Whether scans are to follow each other quickly: there are passthrough flows, whose ways back are to be found soon, and so

@@ -15,7 +15,7 @@ use crate::{
 };
 
 fn plan(site: &Site, numbers: &mut Numbers) -> Contents {
-    plan_in(site, &BTreeMap::new(), false, numbers)
+    plan_in(site, &BTreeMap::new(), (false, false), numbers)
 }
 
 fn plan_in(site: &Site, attached: &BTreeMap<u32, bool>, is_mixed: bool, numbers: &mut Numbers) -> Contents {
@@ -172,19 +172,24 @@ fn passthrough_flows_and_interfaces_are_said() {
     assert_eq!((settings.max_flows, settings.max_half_open), (1_024, 256));
     assert_eq!(settings.nat_ports, site.services.nat_ports());
     let direct = Site::new(Mode::Dsr, Protocol::Tcp, 1);
-    let of = |is_mixed| {
+    let of = |has| {
         let attached = BTreeMap::from([(SERVERS, true), (99, false)]);
-        plan_in(&direct, &attached, is_mixed, &mut Numbers::default())
+        plan_in(&direct, &attached, has, &mut Numbers::default())
     };
-    assert!(!of(false).settings.has_passthrough);
-    assert!(of(true).settings.has_passthrough, "for there are some flows");
+    for (passthrough, others) in [(false, false), (true, false), (false, true)] {
+        let settings = of((passthrough, others)).settings;
+        assert_eq!(
+            (settings.has_passthrough, settings.has_others),
+            (passthrough, others)
+        );
+    }
     let known = Port {
         mac: own_mac(SERVERS),
         is_native: true,
         mtu: direct.hops.interfaces[&SERVERS].mtu,
     };
     assert_eq!(
-        of(false).interfaces,
+        of((false, false)).interfaces,
         BTreeMap::from([(SERVERS, known)]),
         "one has no link address yet"
     );
@@ -266,7 +271,8 @@ fn return_hops_that_have_moved_are_told() {
     let moved = HashMap::from([(origin, ReturnLink { link, mtu: 1_400 })]);
     let circumstances = Circumstances {
         attached: &BTreeMap::new(),
-        is_mixed: false,
+        has_passthrough: false,
+        has_others: false,
         moved: &moved,
         max_flows: 1,
     };
