@@ -10,6 +10,7 @@ mod passthrough;
 mod site;
 mod sockets;
 mod threads;
+mod verifier;
 mod wire;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ("passthrough", passthrough::TESTS),
         ("sockets", sockets::TESTS),
         ("threads", threads::TESTS),
+        ("verifier", verifier::TESTS),
     ];
     lab::suite::run(lab::why_not_packets().as_deref(), areas)
 }

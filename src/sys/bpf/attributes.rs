@@ -90,6 +90,21 @@ pub(super) struct RawMapInfo {
     pub map_flags: u32,
 }
 
+/// `struct bpf_prog_info` as far as Linux 5.16 has it.
+#[derive(Default)]
+#[repr(C, align(8))]
+pub(super) struct RawProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    pub jited_prog_len: u32,
+    pub xlated_prog_len: u32,
+    /// From `jited_prog_insns` to `recursion_misses`: nothing of that is asked for.
+    others: [u64; 24],
+    pub verified_insns: u32,
+    end: [u32; 3],
+}
+
 /// For `BPF_PROG_TEST_RUN`.
 #[repr(C)]
 pub(super) struct RawTestRun {
@@ -120,10 +135,10 @@ pub(super) struct XdpContext {
 }
 
 impl Info {
-    pub fn of(fd: RawFd, into: &mut RawMapInfo) -> Self {
+    pub fn of<T>(fd: RawFd, into: &mut T) -> Self {
         Self {
             bpf_fd: fd,
-            info_len: const { size_of::<RawMapInfo>() as u32 },
+            info_len: const { size_of::<T>() as u32 },
             info: std::ptr::from_mut(into) as u64,
         }
     }

@@ -21,7 +21,7 @@ use self::attributes::{
 };
 
 pub use link::{XdpPlace, attach_xdp};
-pub use run::{TestContext, TestRun, test_run};
+pub use run::{ProgramInfo, TestContext, TestRun, program_info, test_run};
 pub use table::{MappedCounters, MappedTable};
 
 /// The least that the kernel writes of a batch's place, in bytes: the number of a bucket.

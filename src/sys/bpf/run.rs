@@ -7,7 +7,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::attributes::{Command, RawTestRun, XdpContext, bpf, number_of};
+use super::attributes::{Command, Info, RawProgramInfo, RawTestRun, XdpContext, bpf, number_of};
 
 /// Room that a program may put before and behind a frame in a test run, in bytes (`XDP_PACKET_HEADROOM`, and as much again).
 const TEST_ROOM: usize = 512;
@@ -29,6 +29,34 @@ pub struct TestRun {
     pub retval: u32,
     /// How long a run took, in ns.
     pub duration_ns: u32,
+}
+
+/// What the kernel says of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProgramInfo {
+    /// Instructions that the verifier has gone through, each as often as it came by: a million at most.
+    pub verified: u32,
+    /// Bytes of what the kernel runs, before and after it was made instructions of this machine.
+    pub translated: u32,
+    /// See `translated`; 0: it is interpreted.
+    pub compiled: u32,
+}
+
+/// What the kernel says of a program; of a map it says something else.
+///
+/// # Errors
+/// It is neither.
+pub fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    let mut raw = RawProgramInfo::default();
+    let mut attributes = Info::of(program.as_raw_fd(), &mut raw);
+    // SAFETY: the kernel writes at most as many bytes as `raw` has, of a struct that begins as it does; all addresses in it are
+    // null, with lengths of 0.
+    unsafe { bpf(Command::ObjectInfo, &mut attributes) }?;
+    Ok(ProgramInfo {
+        verified: raw.verified_insns,
+        translated: raw.xlated_prog_len,
+        compiled: raw.jited_prog_len,
+    })
 }
 
 /// Runs a program on this frame, which has 14 bytes at least. What it made of the frame is in `out` afterwards.
