@@ -18,10 +18,17 @@ fn plan(site: &Site, numbers: &mut Numbers) -> Contents {
     plan_in(site, &BTreeMap::new(), (false, false), numbers)
 }
 
-fn plan_in(site: &Site, attached: &BTreeMap<u32, bool>, is_mixed: bool, numbers: &mut Numbers) -> Contents {
+/// `has`: passthrough flows, and flows of the slow path.
+fn plan_in(
+    site: &Site,
+    attached: &BTreeMap<u32, bool>,
+    has: (bool, bool),
+    numbers: &mut Numbers,
+) -> Contents {
     let circumstances = Circumstances {
         attached,
-        is_mixed,
+        has_passthrough: has.0,
+        has_others: has.1,
         moved: &HashMap::new(),
         max_flows: 1_024,
     };
