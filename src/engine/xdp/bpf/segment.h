@@ -67,13 +67,16 @@ INLINE void read_clock(struct xdp_md *frame, const struct packet *packet, struct
 	__u32 *option = (void *)(tcp + 1);
 	__u32 *clock;
 
-	if (segment->kind == KIND_DATAGRAM || (void *)(option + 4) > end)
+	/* of a segment without payload there is no more than its header */
+	if (segment->kind == KIND_DATAGRAM || (void *)(option + 2) > end)
 		return;
 	if (tcp->offset >> 4 >= 8 && swap32(option[0]) == TIMESTAMPS_PADDED)
 		clock = &option[1];
-	else if (tcp->offset >> 4 >= 9 && (swap32(option[1]) & 0xffff) == TIMESTAMPS)
+	else if (tcp->offset >> 4 < 9 || (void *)(option + 3) > end)
+		return;
+	else if ((swap32(option[1]) & 0xffff) == TIMESTAMPS)
 		clock = &option[2];
-	else if (tcp->offset >> 4 >= 9 && swap32(option[2]) == TIMESTAMPS_PADDED)
+	else if ((void *)(option + 4) <= end && swap32(option[2]) == TIMESTAMPS_PADDED)
 		clock = &option[3];
 	else
 		return;
