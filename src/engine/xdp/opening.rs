@@ -125,7 +125,7 @@ impl Opening<'_> {
             },
             first_fin: None,
             is_followed: false,
-            is_shared: false,
+            shared: None,
         }
     }
 

@@ -38,20 +38,25 @@ INLINE __u32 bits_of_word(__u32 prefix, __u32 word)
 	return prefix > 32 * word ? prefix - 32 * word : 0;
 }
 
-/* Writes the key of a client's share: of the server of `scratch->reverse_key`. */
-INLINE void share_of(struct scratch *scratch, const struct source *source, const struct address *client)
+/* The length of a client network's prefix. */
+INLINE __u32 prefix_of(const struct scratch *scratch, const struct source *source)
 {
-	struct share_key *key = &scratch->share;
-	int is_ipv4 = scratch->reverse_key.to.family == FAMILY_IPV4;
 	/* both read first: without CAP_PERFMON no register is added to a pointer that comes from two places */
 	__u32 of_ipv4 = READ_ONCE(source->prefix4), of_ipv6 = READ_ONCE(source->prefix6);
-	__u32 prefix = is_ipv4 ? of_ipv4 : of_ipv6;
+
+	return scratch->reverse_key.to.family == FAMILY_IPV4 ? of_ipv4 : of_ipv6;
+}
+
+/* Writes the key of a client's share: of the server of `scratch->reverse_key`. */
+INLINE void share_of(struct scratch *scratch, __u32 prefix, const struct address *client)
+{
+	struct share_key *key = &scratch->share;
 
 	key->server = scratch->reverse_key.from;
 	key->port = scratch->reverse_key.from_port;
 	key->protocol = scratch->reverse_key.to.protocol;
 	key->prefix = prefix;
-	if (is_ipv4) {
+	if (scratch->reverse_key.to.family == FAMILY_IPV4) {
 		key->network = (struct address){ { 0, 0, 0xffff0000, first_bits(client->word[3], prefix) } };
 		return;
 	}
@@ -141,8 +146,8 @@ INLINE __u32 count_change(struct scratch *scratch, struct forward *forward, stru
 	if (can_reopen(after) && !can_reopen(before)) {
 		if (source)
 			claim_add(scratch, source->server, -1);
-		if (source && forward->flags & FLOW_SHARED) {
-			share_of(scratch, source, &reverse->client.from);
+		if (forward->flags & FLOW_SHARED) {
+			share_of(scratch, forward->shared_prefix, &reverse->client.from);
 			give_share(scratch);
 		}
 		forward->flags &= ~FLOW_SHARED;
@@ -154,7 +159,8 @@ INLINE __u32 count_change(struct scratch *scratch, struct forward *forward, stru
 		forward->flags |= FLOW_FOLLOWED;
 		reverse->flags |= FLOW_FOLLOWED;
 		if (source && source->share) {
-			share_of(scratch, source, &reverse->client.from);
+			forward->shared_prefix = prefix_of(scratch, source);
+			share_of(scratch, forward->shared_prefix, &reverse->client.from);
 			if (take_share(scratch, source))
 				forward->flags |= FLOW_SHARED;
 			else
@@ -194,7 +200,7 @@ APART int unmake(void)
 	const struct source *source;
 	struct forward *forward;
 	struct traffic *to;
-	__u8 state, watch;
+	__u8 state, watch, prefix;
 	__u16 flags;
 
 	if (!scratch)
@@ -207,11 +213,12 @@ APART int unmake(void)
 	state = forward->state;
 	watch = forward->watch;
 	flags = forward->flags;
+	prefix = forward->shared_prefix;
 	/* who takes it out, and nobody else, does the rest */
 	if (map_delete(&forwards, &scratch->client_key) != 0)
 		return 0;
-	if (source && flags & FLOW_SHARED) {
-		share_of(scratch, source, &scratch->client_key.from);
+	if (flags & FLOW_SHARED) {
+		share_of(scratch, prefix, &scratch->client_key.from);
 		give_share(scratch);
 	}
 	map_delete(&reverses, &scratch->reverse_key);

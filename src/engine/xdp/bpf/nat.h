@@ -82,7 +82,7 @@ INLINE int is_at_share(struct scratch *scratch, const struct forward *forward)
 
 	if (!source || !source->share)
 		return 0;
-	share_of(scratch, source, &scratch->key.from);
+	share_of(scratch, prefix_of(scratch, source), &scratch->key.from);
 	return is_share_full(scratch, source);
 }
 
@@ -315,7 +315,7 @@ APART int make_flow(__u32 number, __u64 random, __u64 now)
 	write_flow(scratch, number, now);
 	reverse_of(scratch, &scratch->forward, &scratch->key);
 	if (source->share) {
-		share_of(scratch, source, &scratch->key.from);
+		share_of(scratch, prefix_of(scratch, source), &scratch->key.from);
 		if (is_share_full(scratch, source))
 			return PASS_LIMITED;
 	}

@@ -129,7 +129,9 @@ struct forward {
 	__u8 state;
 	__u8 watch;
 	__u16 flags;
-	__u32 zero;
+	/* Length of the prefix of the client network that it counts for: a reload may make it another. */
+	__u8 shared_prefix;
+	__u8 zero[3];
 };
 _Static_assert(sizeof(struct forward) == 96, "forward");
 

@@ -39,8 +39,8 @@ pub struct ForwardValue {
     pub first_fin: Option<Side>,
     /// Its client has proven to be on the path: replies follow the routes.
     pub is_followed: bool,
-    /// It counts in its client's share of the server's NAT ports.
-    pub is_shared: bool,
+    /// It counts in its client's share of the server's NAT ports: as one of a network with a prefix of this length.
+    pub shared: Option<u8>,
 }
 
 /// Its direction to the client, which the server's packets change: the value of `reverses`.
@@ -167,7 +167,7 @@ impl ForwardValue {
             | flag(self.first_fin == Some(Side::Client), CLIENT_FIRST)
             | flag(self.first_fin == Some(Side::Server), SERVER_FIRST)
             | flag(self.is_followed, FOLLOWED)
-            | flag(self.is_shared, SHARED);
+            | flag(self.shared.is_some(), SHARED);
         Writer::new()
             .u64(self.seen)
             .u64(self.begun)
@@ -181,6 +181,7 @@ impl ForwardValue {
             .put(&self.origin.to_bytes())
             .put(&[self.state as u8, self.watch as u8])
             .u16(flags)
+            .put(&[self.shared.unwrap_or(0)])
             .end()
     }
 
@@ -195,7 +196,7 @@ impl ForwardValue {
         let (other_syn, clock) = (from.u32()?, from.u32()?);
         let origin = OriginKey::read(&mut from)?;
         let (state, watch) = (StateCode::of(from.u8()?)?, WatchCode::of(from.u8()?)?);
-        let flags = from.u16()?;
+        let (flags, prefix) = (from.u16()?, from.u8()?);
         let first_fin = match (flags & CLIENT_FIRST != 0, flags & SERVER_FIRST != 0) {
             (true, _) => Some(Side::Client),
             (false, true) => Some(Side::Server),
@@ -216,7 +217,7 @@ impl ForwardValue {
             watch,
             first_fin,
             is_followed: flags & FOLLOWED != 0,
-            is_shared: flags & SHARED != 0,
+            shared: (flags & SHARED != 0).then_some(prefix),
         })
     }
 }

@@ -143,7 +143,7 @@ proptest! {
         (half, origin) in (half(), origin()),
         (seen, begun, target) in any::<(u64, u64, u32)>(),
         (peer_fin, other_syn, clock) in any::<(Option<u32>, Option<u32>, Option<u32>)>(),
-        (is_followed, is_shared, first) in any::<(bool, bool, u8)>(),
+        (is_followed, shared, first) in any::<(bool, Option<u8>, u8)>(),
         state in prop::sample::select(&StateCode::ALL[..]),
     ) {
         let nat = EndpointKey { addr: to, protocol: Protocol::Tcp };
@@ -151,7 +151,7 @@ proptest! {
             seen, begun, nat, target, incarnation: 7, half, peer_fin, other_syn, clock, origin, state,
             watch: WatchCode::Overdue,
             first_fin: [None, Some(Side::Client), Some(Side::Server)][usize::from(first % 3)],
-            is_followed, is_shared,
+            is_followed, shared,
         };
         prop_assert_eq!(ForwardValue::from_bytes(&forward.to_bytes()), Some(forward));
         let reverse = ReverseValue {
