@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = tests![
     where_there_is_no_place_a_half_open_flow_makes_one,
     a_client_of_a_limited_frontend_counts_as_long_as_its_flow_lives,
     a_client_that_holds_its_share_of_nat_ports_gets_no_more,
+    a_share_is_given_back_as_it_was_taken_whatever_a_reload_makes_of_shares,
     ways_back_are_followed_as_long_as_flows_use_them,
     a_nat_port_that_is_claimed_for_no_flow_comes_back,
     counters_that_are_wrong_are_put_right,
@@ -79,7 +80,7 @@ fn connect(site: &mut Site, port: u16, by: [By; 3]) -> Ends {
 }
 
 fn is_empty(map: &Map) -> bool {
-    map.next_key(None).expect("a map") == None
+    map.next_key(None).expect("a map").is_none()
 }
 
 /// Flows, and half-open ones.
@@ -250,6 +251,25 @@ fn a_client_that_holds_its_share_of_nat_ports_gets_no_more() {
     site.scan_after(901);
     assert_eq!(used(&site), (0, 0));
     assert!(is_empty(&site.map.maps.shares), "who holds nothing has no entry");
+}
+
+fn a_share_is_given_back_as_it_was_taken_whatever_a_reload_makes_of_shares() {
+    let shared = ONE.replace("[packet]", "[packet]\nmax_ports_per_client = 2");
+    let others = [
+        ONE.replace("[packet]", "[packet]\nmax_ports_per_client = \"off\""),
+        format!("{shared}\n[frontends.web.limits.per_client]\nprefix4 = 24\n"),
+        shared.replace("passthrough", "dsr"),
+    ];
+    for other in others {
+        let mut site = Site::new(&shared);
+        connect(&mut site, 40_000, [By::Program; 3]);
+        site.config = parse(&other);
+        site.apply();
+        site.scan_after(901);
+        site.scan_after(901);
+        assert_eq!(used(&site), (0, 0), "{other}");
+        assert!(is_empty(&site.map.maps.shares), "{other}");
+    }
 }
 
 fn ways_back_are_followed_as_long_as_flows_use_them() {
