@@ -50,6 +50,8 @@ pub struct Keeper {
     /// What the last scan says of the counters of passthrough flows.
     audit: Audit,
     orphans: Orphans,
+    /// Whether clients may have entries among the shares.
+    has_shares: bool,
     /// Flows that the program has been told of.
     others: Others,
 }
@@ -78,6 +80,7 @@ impl Keeper {
             scan: None,
             audit: Audit::default(),
             orphans: Orphans::default(),
+            has_shares: false,
             others: Others::default(),
         }
     }

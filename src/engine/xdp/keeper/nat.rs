@@ -95,7 +95,8 @@ impl NatScan {
 }
 
 impl Keeper {
-    pub(super) fn begin_nat(&self) -> NatScan {
+    pub(super) fn begin_nat(&mut self) -> NatScan {
+        self.has_shares |= self.nat.has_flows();
         self.nat.aside.scan_begins();
         let numbers = self.map.numbers();
         let servers = numbers.iter().filter(|(_, numbered)| !numbered.is_dsr);
@@ -175,8 +176,8 @@ impl Keeper {
         self.nat.returns.retain(&scan.origins);
         self.nat.aside.scan_ended();
         self.correct(scan);
-        if self.nat.has_flows() {
-            self.drop_empty_shares()?;
+        if self.has_shares {
+            self.has_shares = self.drop_empty_shares()?;
         }
         Ok(())
     }
@@ -204,22 +205,24 @@ impl Keeper {
         }
     }
 
-    /// Clients that hold no NAT port have no entry.
-    fn drop_empty_shares(&self) -> io::Result<()> {
+    /// Clients that hold no NAT port have no entry. Whether others do.
+    fn drop_empty_shares(&self) -> io::Result<bool> {
         let shares = &self.map.maps.shares;
         let (mut cursor, mut keys, mut values) = (BatchCursor::default(), Vec::new(), Vec::new());
         let is_empty = |held: &[u8; 8]| i64::from_ne_bytes(*held) <= 0;
+        let mut is_held = false;
         while !cursor.is_at_end() {
             shares.lookup_batch(&mut cursor, AT_ONCE, &mut keys, &mut values)?;
-            let all = keys.chunks_exact(ShareKey::SIZE).zip(values.as_chunks().0);
-            for (key, _) in all.filter(|(_, held)| is_empty(held)) {
+            for (key, held) in keys.chunks_exact(ShareKey::SIZE).zip(values.as_chunks().0) {
                 // it may have come to hold one meanwhile
-                let mut held = [0; 8];
-                if shares.lookup(key, &mut held)? && is_empty(&held) {
+                let mut now = [0; 8];
+                if is_empty(held) && shares.lookup(key, &mut now)? && is_empty(&now) {
                     shares.delete(key)?;
+                } else {
+                    is_held = true;
                 }
             }
         }
-        Ok(())
+        Ok(is_held)
     }
 }
