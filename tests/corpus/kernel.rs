@@ -75,7 +75,8 @@ pub struct Kernel {
     written: ServiceMaps,
     /// What the path takes for now: time stands still but for what is waited.
     now: Moment,
-    is_timed: bool,
+    /// Somebody says what time it is.
+    has_own_time: bool,
     /// When the next packet of a timed run is due.
     due: Option<Instant>,
     /// Time that making flows older took.
@@ -123,7 +124,7 @@ impl Kernel {
             served: Vec::new(),
             written: ServiceMaps::default(),
             now: Moment(1_000),
-            is_timed: false,
+            has_own_time: false,
             due: None,
             aging: Duration::ZERO,
             was_late: false,
@@ -134,20 +135,32 @@ impl Kernel {
 
     /// Takes expired flows out of the program's map, and counts what it has counted.
     fn scan(&self) {
-        let now = match self.is_timed {
+        let now = match self.has_own_time {
             true => self.now,
             false => self.map.clock.now().expect("a clock"),
         };
-        let mut keeper = self.keeper.borrow_mut();
-        keeper.scan(now).expect("the program's flows");
+        self.keeper.borrow_mut().scan(now).expect("the program's flows");
         // NAT ports of those that it has ended
-        keeper.collect().expect("the program's counters");
+        self.collect();
     }
 
     /// Has the path's time be that of the program, which goes on, and gives it.
     pub fn follow_clock(&mut self) -> Moment {
+        self.has_own_time = true;
         self.now = self.map.clock.now().expect("a clock");
         self.now
+    }
+
+    /// Has what the program has counted counted.
+    pub fn collect(&self) {
+        let collected = self.keeper.borrow_mut().collect();
+        collected.expect("the program's counters");
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, time: Duration) {
+        self.age(time);
+        self.now = self.now.after(time);
     }
 
     /// Packets that the program has left to the path, by why.
@@ -214,9 +227,8 @@ impl Kernel {
         while Instant::now() < due {
             std::hint::spin_loop();
         }
-        (self.is_timed, self.due) = (true, Some(due));
-        self.now = self.map.clock.now().expect("a clock");
-        self.now
+        self.due = Some(due);
+        self.follow_clock()
     }
 
     /// Whether program and path may have disagreed on what time it was: the machine did something else.
@@ -396,8 +408,7 @@ impl Engine for Kernel {
     }
 
     fn wait(&mut self, time: Duration) {
-        self.age(time);
-        self.now = self.now.after(time);
+        self.pass(time);
         for _ in 0..50 {
             self.path.expire(self.now);
         }

@@ -26,13 +26,19 @@ pub struct Talks {
 }
 
 /// Ways that clients' packets come: interface and what else they show.
-const WAYS: [(&str, &str); 6] = [
+const WAYS: [(&str, &str); 12] = [
+    ("clients", ""),
+    ("clients", ""),
+    ("clients", ""),
     ("clients", ""),
     ("clients", ""),
     ("clients", " smac=02:00:00:00:01:98"),
+    ("clients", " smac=02:00:00:00:01:98"),
+    ("servers", " smac=02:00:00:00:02:98"),
+    ("servers", " smac=02:00:00:00:02:98"),
+    ("servers", " vlan=7"),
     ("clients", " vlan=5"),
     ("clients", " vlan=88a8:5,8100:6"),
-    ("servers", " smac=02:00:00:00:02:98"),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,10 +161,17 @@ impl Traffic for Talks {
     }
 
     fn became(&mut self, outcome: &Outcome) {
-        let (Some(said), Verdict::Send { reason, .. }) = (self.last.take(), outcome.verdict) else {
-            return;
-        };
+        let Some(said) = self.last.take() else { return };
         let talk = &mut self.all[said.talk];
+        let reason = match outcome.verdict {
+            Verdict::Send { reason, .. } => reason,
+            Verdict::Done(_) if !outcome.answers.is_empty() && said.is_heard => {
+                // it is reset
+                (talk.client_end, talk.ends) = (End::default(), None);
+                return;
+            }
+            _ => return,
+        };
         if reason == PacketReason::ToServer
             && let Ok(parsed) = parse(&outcome.frame)
             && let Some((_, nat, server)) = parsed.tuple()
