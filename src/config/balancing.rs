@@ -30,3 +30,39 @@ impl Sticky {
         Network::of(client, prefix).first()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_a_network_are_one_by_the_bits_of_their_family() {
+        let network = |prefix4, prefix6, client: &str| {
+            let sticky = Sticky {
+                ttl: Duration::from_secs(60),
+                prefix4,
+                prefix6,
+                max_entries: NonZeroU32::MIN,
+            };
+            sticky.network(client.parse().unwrap()).to_string()
+        };
+        for (prefix4, prefix6, client, expected) in [
+            (24, 56, "192.0.2.0", "192.0.2.0"),
+            (24, 56, "192.0.2.255", "192.0.2.0"),
+            (24, 56, "192.0.3.0", "192.0.3.0"),
+            (24, 56, "::ffff:192.0.2.7", "192.0.2.0"),
+            (24, 56, "2001:db8:0:12ff:1:2:3:4", "2001:db8:0:1200::"),
+            (24, 56, "2001:db8:0:1300::1", "2001:db8:0:1300::"),
+            (32, 64, "192.0.2.7", "192.0.2.7"),
+            (32, 64, "2001:db8:0:12ff:1:2:3:4", "2001:db8:0:12ff::"),
+            (0, 128, "192.0.2.7", "0.0.0.0"),
+            (0, 128, "2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(
+                network(prefix4, prefix6, client),
+                expected,
+                "{client} /{prefix4} /{prefix6}"
+            );
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use convey::base::AccessReason;
+use convey::base::{AccessReason, TerminationReason};
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -24,6 +24,8 @@ pub const TESTS: &[Test] = tests![
     a_client_that_rules_deny_begins_no_session,
     a_client_has_no_more_sessions_than_it_may_and_others_are_not_hindered,
     a_client_sends_no_more_datagrams_a_second_than_it_may,
+    a_client_begins_no_more_sessions_a_second_than_it_may,
+    a_server_has_no_more_sessions_than_it_may,
     weights_and_priorities_choose_among_servers_as_for_connections,
     congestion_marks_pass_both_ways,
     the_largest_datagram_passes_by_both_families,
@@ -130,6 +132,67 @@ fn a_client_sends_no_more_datagrams_a_second_than_it_may() {
     });
     let passed = convey.status().frontends["echo"].traffic.datagrams_in;
     assert!((50..SENT).contains(&passed), "{passed}");
+}
+
+fn a_client_begins_no_more_sessions_a_second_than_it_may() {
+    let lab = Lab::new("udp-new");
+    let (one, two, lb, host) = (
+        lab.host("one"),
+        lab.host("two"),
+        lab.host("lb"),
+        lab.host("server"),
+    );
+    let server = UdpServer::echo(&host, host.addr(7_001), "a");
+    let settings = "limits.per_client.new_per_second = 5\n";
+    let convey = lab.convey(&lb, &config(&quoted(lb.addr(53)), &[&server], settings, ""));
+    const SENT: u64 = 40;
+    let clients: Vec<_> = (0..SENT).map(|_| UdpClient::new(&one, lb.addr(53))).collect();
+    for client in &clients {
+        client.socket().send(b"x").expect("sent");
+    }
+    wait_until("each has a session or is counted", PATIENCE, || {
+        let begun = convey.status().frontends["echo"].traffic.connections_total;
+        begun + refused(&convey, AccessReason::ClientRate) == SENT
+    });
+    let begun = open(&convey);
+    assert!((5..SENT).contains(&begun), "{begun}");
+    expect_served(&two, &lb);
+    wait_until("a second later it begins others", PATIENCE, || {
+        is_served(&one, &lb)
+    });
+}
+
+fn a_server_has_no_more_sessions_than_it_may() {
+    let lab = Lab::new("udp-server-most");
+    let (client, lb, host) = (lab.host("client"), lab.host("lb"), lab.host("server"));
+    let servers =
+        [("a", 7_001), ("b", 7_002)].map(|(name, port)| UdpServer::echo(&host, host.addr(port), name));
+    let text = format!(
+        "[frontends.echo]\nprotocol = \"udp\"\nlisten_addr = {}\nbackend = \"echo\"\nidle_timeout = \"3s\"\n\
+         [backends.echo]\nservers.a = {{ addr = \"{}\", max_connections = 3 }}\n\
+         servers.b = {{ addr = \"{}\", max_connections = 1 }}\n",
+        quoted(lb.addr(53)),
+        servers[0].addr(),
+        servers[1].addr(),
+    );
+    let convey = lab.convey(&lb, &text);
+    let clients: Vec<_> = (0..4).map(|_| UdpClient::new(&client, lb.addr(53))).collect();
+    let mut answers: Vec<_> = clients.iter().map(|client| ask(client, "x")).collect();
+    answers.sort();
+    assert_eq!(answers, ["a:x", "a:x", "a:x", "b:x"]);
+    let late = UdpClient::new(&client, lb.addr(53));
+    late.socket().send(b"x").expect("sent");
+    let full = || {
+        let status = convey.status();
+        status.frontends["echo"]
+            .traffic
+            .ended(TerminationReason::ServersFull)
+    };
+    wait_until("it is counted", PATIENCE, || full() == 1);
+    wait_until("sessions that end make room", PATIENCE, || {
+        is_served(&client, &lb)
+    });
+    drop(late);
 }
 
 fn weights_and_priorities_choose_among_servers_as_for_connections() {
