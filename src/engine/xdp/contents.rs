@@ -13,7 +13,7 @@ use super::{
         SettingsValue, SourceValue, TABLE_ELEMENTS, TABLE_FLAGS, TABLE_KEYED, TABLES, TargetFlags,
         TargetValue, octets,
     },
-    numbers::{Numbered, Numbers},
+    numbers::{Configured, Numbered, Numbers},
 };
 use crate::{
     balance::{Balancer, HashKey},
@@ -167,7 +167,12 @@ impl Contents {
         let all: Vec<_> = services.views().collect();
         numbers.configure(all.iter().flat_map(|service| {
             let targets = service.targets.iter().flatten();
-            targets.map(|target| (target, service.is_dsr))
+            targets.map(|target| Configured {
+                target,
+                is_dsr: service.is_dsr,
+                protocol: service.protocol,
+                range: service.range,
+            })
         }));
         let numbers = &*numbers;
         let targets = numbers

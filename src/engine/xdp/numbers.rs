@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    base::{FrontendName, ServerKey},
+    base::{FrontendName, ListenRange, Protocol, ServerKey},
     flow::FlowTarget,
 };
 
@@ -45,13 +45,48 @@ impl Identity {
     }
 }
 
+/// A target as it is configured: behind these ports of a VIP.
+#[derive(Debug, Clone, Copy)]
+pub struct Configured<'a> {
+    /// The target.
+    pub target: &'a Arc<FlowTarget>,
+    /// Its mode is dsr; else it is passthrough.
+    pub is_dsr: bool,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Address and ports.
+    pub range: ListenRange,
+}
+
+impl Configured<'_> {
+    /// Whether flows of a target that is configured no more, behind one of these ports, go on as this one's: the rule of
+    /// `Services::renew`, which does not ask for a frontend's name or mode.
+    fn takes_over(&self, before: &FlowTarget, places: &[(Protocol, ListenRange)]) -> bool {
+        let (now, range) = (self.target, self.range);
+        let is_same = (&now.server, now.ip, now.shift(), now.has_vip)
+            == (&before.server, before.ip, before.shift(), before.has_vip);
+        let meets = |(protocol, of): &(Protocol, ListenRange)| {
+            let (these, those) = (range.ports(), of.ports());
+            *protocol == self.protocol
+                && of.ip() == range.ip()
+                && these.first <= those.last
+                && those.first <= these.last
+        };
+        is_same && places.iter().any(meets)
+    }
+}
+
 /// A target that has a number.
 #[derive(Debug, Clone)]
 pub struct Numbered {
     /// Tells it from others that have had its number; never 0.
     pub incarnation: u32,
-    /// The target as last configured.
+    /// The target as last configured; when it is configured no more, that which has taken its flows over, if one has.
     pub target: Arc<FlowTarget>,
+    /// What it has its number as.
+    identity: Identity,
+    /// Where it was last configured.
+    places: Vec<(Protocol, ListenRange)>,
     /// Whether its flows are of mode dsr; else they are of mode passthrough.
     pub is_dsr: bool,
     /// The number of its server, from 1.
@@ -138,12 +173,14 @@ impl Numbers {
         let server = self.servers.take(&target.server)?;
         self.incarnations = self.incarnations.wrapping_add(1).max(1);
         self.next = number.wrapping_add(1);
-        self.of.insert(identity, number);
+        self.of.insert(identity.clone(), number);
         self.all.insert(
             number,
             Numbered {
                 incarnation: self.incarnations,
                 target: Arc::clone(target),
+                identity,
+                places: Vec::new(),
                 is_dsr,
                 server,
                 is_written: false,
@@ -154,25 +191,32 @@ impl Numbers {
         Some(number)
     }
 
-    /// Takes exactly these for configured, each in its mode. Those among them that could not be given a number are left out.
-    pub fn configure<'a>(&mut self, targets: impl IntoIterator<Item = (&'a Arc<FlowTarget>, bool)>) {
-        let mut configured = HashMap::new();
-        for (target, is_dsr) in targets {
-            if let Some(number) = self.take(target, is_dsr) {
-                configured.insert(number, target);
+    /// Takes exactly these for configured. Those among them that could not be given a number are left out.
+    pub fn configure<'a>(&mut self, targets: impl IntoIterator<Item = Configured<'a>>) {
+        let mut by_number: HashMap<u16, Vec<Configured<'_>>> = HashMap::new();
+        let mut by_server: HashMap<&ServerKey, Vec<Configured<'_>>> = HashMap::new();
+        for configured in targets {
+            by_server
+                .entry(&configured.target.server)
+                .or_default()
+                .push(configured);
+            if let Some(number) = self.take(configured.target, configured.is_dsr) {
+                by_number.entry(number).or_default().push(configured);
             }
         }
-        let Self { of, all, scans, .. } = self;
-        for (number, numbered) in all {
-            if let Some(target) = configured.get(number) {
-                numbered.target = Arc::clone(target);
+        let scans = self.scans;
+        for (number, numbered) in &mut self.all {
+            if let Some(places @ [.., last]) = by_number.get(number).map(Vec::as_slice) {
+                numbered.target = Arc::clone(last.target);
+                numbered.places = places.iter().map(|at| (at.protocol, at.range)).collect();
                 numbered.retired = None;
                 continue;
             }
-            numbered.retired.get_or_insert(*scans);
-            let elsewhere = of.get(&Identity::of(&numbered.target, !numbered.is_dsr));
-            if let Some(target) = elsewhere.and_then(|number| configured.get(number)) {
-                numbered.target = Arc::clone(target);
+            numbered.retired.get_or_insert(scans);
+            let of_server = by_server.get(&numbered.target.server).map(Vec::as_slice);
+            let mut others = of_server.unwrap_or_default().iter();
+            if let Some(now) = others.find(|now| now.takes_over(&numbered.target, &numbered.places)) {
+                numbered.target = Arc::clone(now.target);
             }
         }
     }
@@ -238,7 +282,7 @@ impl Numbers {
             .collect();
         for (number, numbered) in &over {
             self.all.remove(number);
-            self.of.remove(&Identity::of(&numbered.target, numbered.is_dsr));
+            self.of.remove(&numbered.identity);
             self.servers.give(&numbered.target.server);
         }
         over

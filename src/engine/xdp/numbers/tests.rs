@@ -15,9 +15,19 @@ fn targets(services: &Services) -> Vec<Arc<FlowTarget>> {
     service.targets.iter().flatten().cloned().collect()
 }
 
+/// At the only service's address.
+fn at(target: &Arc<FlowTarget>, is_dsr: bool) -> Configured<'_> {
+    Configured {
+        target,
+        is_dsr,
+        protocol: Protocol::Tcp,
+        range: "198.51.100.1:80".parse().expect("an address"),
+    }
+}
+
 /// These in mode dsr.
-fn direct(targets: &[Arc<FlowTarget>]) -> impl Iterator<Item = (&Arc<FlowTarget>, bool)> {
-    targets.iter().map(|target| (target, true))
+fn direct(targets: &[Arc<FlowTarget>]) -> impl Iterator<Item = Configured<'_>> {
+    targets.iter().map(|target| at(target, true))
 }
 
 fn site(servers: u8) -> Vec<Arc<FlowTarget>> {
@@ -106,7 +116,7 @@ fn flows_of_the_mode_that_a_frontend_had_keep_their_number_and_their_server() {
     };
     let (before, is_dsr) = target(&site);
     assert!(!is_dsr);
-    numbers.configure([(&before, false)]);
+    numbers.configure([at(&before, false)]);
     let number = numbers.number(&before, false).unwrap();
     site.frontend_mut().mode = Mode::Dsr;
     site.backend().dsr_method = crate::config::DsrMethod::Nft;
@@ -114,7 +124,7 @@ fn flows_of_the_mode_that_a_frontend_had_keep_their_number_and_their_server() {
     site.apply();
     let (now, is_dsr) = target(&site);
     assert!(is_dsr && now.is_down());
-    numbers.configure([(&now, true)]);
+    numbers.configure([at(&now, true)]);
     assert_ne!(numbers.number(&now, true), Some(number));
     let old = numbers.get(number).unwrap();
     assert!(!old.is_dsr && !old.is_configured());
@@ -131,6 +141,38 @@ fn flows_of_the_mode_that_a_frontend_had_keep_their_number_and_their_server() {
     numbers.scan_begins();
     assert_eq!(numbers.scan_ended(|_| false).len(), 1);
     assert!(!numbers.has_server(server));
+}
+
+#[test]
+fn flows_of_a_frontend_that_is_renamed_know_how_their_server_is_and_others_do_not() {
+    let mut site = Site::new(Mode::Dsr, Protocol::Tcp, 1);
+    let before = targets(&site.services);
+    let mut numbers = Numbers::default();
+    numbers.configure(direct(&before));
+    let number = numbers.number(&before[0], true).unwrap();
+    let name = FrontendName::new("other").expect("a name");
+    site.frontend_mut().name = name;
+    site.health(1, crate::base::ServerState::Down);
+    site.apply();
+    let now = targets(&site.services);
+    let elsewhere = Configured {
+        range: "198.51.100.1:81".parse().expect("an address"),
+        ..at(&now[0], true)
+    };
+    numbers.configure([elsewhere]);
+    let of = |numbers: &Numbers| Arc::clone(&numbers.get(number).unwrap().target);
+    assert!(!of(&numbers).is_down(), "another port's frontend is another");
+    numbers.configure(direct(&now));
+    assert!(of(&numbers).is_down());
+    let other = numbers.number(&now[0], true).unwrap();
+    assert_ne!(other, number, "new flows are counted apart");
+    numbers.scan_begins();
+    let over = numbers.scan_ended(|_| false);
+    assert_eq!(
+        over.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
+        [number]
+    );
+    assert_eq!(numbers.number(&now[0], true), Some(other));
 }
 
 #[derive(Debug, Clone)]
@@ -163,7 +205,7 @@ proptest! {
             let mut kept = HashSet::new();
             match step {
                 Step::Configure(which) => {
-                    numbers.configure(which.iter().map(|index| (&all[*index], true)));
+                    numbers.configure(which.iter().map(|index| at(&all[*index], true)));
                     kept.extend(which);
                 }
                 Step::Take(which) => {
