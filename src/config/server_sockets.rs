@@ -8,7 +8,7 @@ use super::{
     tls::BackendTls,
     users::Users,
 };
-use crate::base::{IpFamily, IpServerAddr, ListenRange, Protocol, ServerAddr, SocketKind};
+use crate::base::{IpFamily, ListenRange, Protocol, ServerAddr, SocketKind};
 
 impl Frontend {
     /// Whether its servers see the clients' own addresses.
@@ -134,8 +134,8 @@ impl Config {
         kinds
     }
 
-    /// The frontends whose servers see the clients' addresses, each with its servers, sorted.
-    pub fn transparent(&self) -> impl Iterator<Item = (&Frontend, BTreeSet<IpServerAddr>)> {
+    /// The frontends whose servers see the clients' addresses, each with the backends that it leads to.
+    pub fn transparent(&self) -> impl Iterator<Item = (&Frontend, Vec<&Backend>)> {
         let users = Users::of(self);
         let frontends = self
             .frontends
@@ -146,9 +146,7 @@ impl Config {
                 let users = users.of_backend(backend.name.as_str());
                 users.iter().any(|user| user.name == frontend.name)
             });
-            let servers = backends.flat_map(|backend| backend.servers.values());
-            let on_network = servers.filter_map(|server| server.addr.on_network());
-            (&**frontend, on_network.collect())
+            (&**frontend, backends.map(|backend| &**backend).collect())
         })
     }
 }

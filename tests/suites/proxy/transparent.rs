@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
+
+use convey::base::TerminationReason;
 
 use crate::{
     Test,
@@ -22,6 +25,8 @@ use crate::{
 pub const TESTS: &[Test] = tests![
     tcp_servers_see_the_clients_own_address_in_both_families,
     udp_servers_see_the_clients_own_address_in_both_families,
+    a_server_that_says_its_port_is_closed_loses_its_session_and_that_is_counted,
+    a_narrower_way_to_the_servers_is_learnt_in_both_families,
     a_client_of_a_proxy_header_is_who_the_server_sees,
     a_reload_turns_it_on_and_off_under_traffic,
     a_failed_reload_leaves_it_on,
@@ -145,6 +150,84 @@ fn udp_servers_see_the_clients_own_address_in_both_families() {
         assert_eq!(seen.len(), clients.len());
         let own = clients[0].own().ip();
         assert!(seen.keys().all(|sender| sender.ip() == own), "{seen:?}");
+    }
+}
+
+fn a_server_that_says_its_port_is_closed_loses_its_session_and_that_is_counted() {
+    let site = Site::new("source-closed");
+    let servers =
+        Family::ALL.map(|family| UdpServer::echo(&site.server, site.server.addr_of(family, 9_000), ""));
+    let convey = site.convey(&site.config("udp", CLIENT));
+    let clients = Family::ALL.map(|family| UdpClient::new(&site.client, site.lb.addr_of(family, 80)));
+    for client in &clients {
+        assert_eq!(client.ask(b"x").expect("an answer"), b"x");
+    }
+    let [one, other] = servers;
+    drop(one);
+    other.close(&site.server);
+    // of a session that was answered, and of one that never was
+    for (round, reason) in (1..).zip([TerminationReason::ServerAbort, TerminationReason::ServerConnect]) {
+        for client in &clients {
+            client.socket().send(b"lost").expect("sent");
+        }
+        // it says so to the client's address
+        convey.wait_status("both servers' failures are counted", |status| {
+            let servers = &status.backends["b"].servers;
+            (servers.values()).all(|server| server.traffic.connect_failures == round)
+        });
+        convey.wait_status("both sessions have ended", |status| {
+            let traffic = &status.frontends["f"].traffic;
+            (traffic.ended(reason), traffic.connections_current) == (2, 0)
+        });
+    }
+    // the client itself hears of nothing
+    for client in &clients {
+        client.socket().set_nonblocking(true).expect("set");
+        let heard = client.socket().recv(&mut [0; 9]).expect_err("nothing");
+        assert_eq!(heard.kind(), std::io::ErrorKind::WouldBlock);
+    }
+}
+
+fn a_narrower_way_to_the_servers_is_learnt_in_both_families() {
+    for (name, protocol) in [("source-mtu-tcp", "tcp"), ("source-mtu-udp", "udp")] {
+        let site = Site::new(name);
+        let router = site.lab.host("router");
+        router.forward();
+        for family in Family::ALL {
+            let [client, lb, via, server] =
+                [&site.client, &site.lb, &router, &site.server].map(|host| host.addr_of(family, 0).ip());
+            route(&site.lb, server, via);
+            // so that what the router says to the client comes by the load balancer
+            route(&router, client, lb);
+            let ip = if server.is_ipv4() { "ip" } else { "ip -6" };
+            router.run(&format!("{ip} route replace {server} dev eth0 mtu lock 1280"));
+        }
+        let _echo =
+            Family::ALL.map(|family| UdpServer::echo(&site.server, site.server.addr_of(family, 9_000), ""));
+        let _witnesses = site.witnesses();
+        let convey = site.convey(&site.config(protocol, CLIENT));
+        if protocol == "tcp" {
+            for family in Family::ALL {
+                let mut met = Witness::meet(&site.client, site.lb.addr_of(family, 80)).expect("a server");
+                met.talk(&[7; 300_000]).expect("bytes both ways");
+            }
+            continue;
+        }
+        for family in Family::ALL {
+            let client = UdpClient::new(&site.client, site.lb.addr_of(family, 80));
+            let patience = Some(Duration::from_millis(300));
+            client.socket().set_read_timeout(patience).expect("a time-out");
+            let sent = [7; 1_400];
+            // that it is too long for the way is heard by the first one
+            let answer = (0..20).find_map(|_| client.ask(&sent).ok());
+            assert_eq!(answer.as_deref(), Some(&sent[..]), "{family:?}");
+        }
+        let status = convey.status();
+        assert_eq!(
+            status.frontends["f"].traffic.connections_current, 2,
+            "nobody's fault"
+        );
+        assert_eq!(status.backends["b"].traffic.connect_failures, 0);
     }
 }
 
