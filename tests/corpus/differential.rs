@@ -289,9 +289,13 @@ impl<'a> Both<'a> {
 
     /// The program must have done most of what it is there for: else nothing has been compared.
     fn compare_work(&self) -> Result<(), Wrong> {
-        for (reason, by_program, all) in self.kernel.sent_by_program() {
+        let (sent, passes) = (self.kernel.sent_by_program(), self.kernel.passes());
+        if std::env::var_os("CONVEY_PACKETS").is_some() {
+            let name = self.plan.world;
+            eprintln!("{name}: of all sent on, those by the program: {sent:?}; left to the path: {passes:?}");
+        }
+        for (reason, by_program, all) in sent {
             if by_program * 10 < all {
-                let passes = self.kernel.passes();
                 return Err(format!(
                     "{reason}: by the program only {by_program} of {all} packets; left to the path: {passes:?}"
                 ));

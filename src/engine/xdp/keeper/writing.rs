@@ -57,7 +57,10 @@ impl Keeper {
         for (ifindex, port) in put {
             let (key, value) = (ifindex.to_ne_bytes(), InterfaceValue::from(*port));
             maps.interfaces.update(&key, &value.to_bytes(), Insert::Any)?;
-            if let Err(error) = maps.ports.update(&key, &key, Insert::Any) {
+            // where the kernel knows of programs at the way out, their descriptor follows; 0 is none
+            let mut way_out = vec![0; maps.ports.value_bytes()];
+            way_out.iter_mut().zip(key).for_each(|(to, from)| *to = from);
+            if let Err(error) = maps.ports.update(&key, &way_out, Insert::Any) {
                 // it may have vanished meanwhile; what would leave by it is left to the slow path
                 tracing::debug!(
                     event = "xdp_map_error",
