@@ -1,6 +1,7 @@
 //! Servers that see the clients' own addresses: `source = "client"`.
 
 use std::{
+    fs,
     io::Write as _,
     net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
@@ -27,6 +28,7 @@ pub const TESTS: &[Test] = tests![
     udp_servers_see_the_clients_own_address_in_both_families,
     a_server_that_says_its_port_is_closed_loses_its_session_and_that_is_counted,
     a_narrower_way_to_the_servers_is_learnt_in_both_families,
+    servers_that_come_by_themselves_see_the_clients_own_address,
     a_client_of_a_proxy_header_is_who_the_server_sees,
     a_reload_turns_it_on_and_off_under_traffic,
     a_failed_reload_leaves_it_on,
@@ -228,6 +230,45 @@ fn a_narrower_way_to_the_servers_is_learnt_in_both_families() {
             "nobody's fault"
         );
         assert_eq!(status.backends["b"].traffic.connect_failures, 0);
+    }
+}
+
+fn servers_that_come_by_themselves_see_the_clients_own_address() {
+    let site = Site::new("source-discovered");
+    let _servers = site.witnesses();
+    let file = site.lab.dir().join("b.servers");
+    let named = Family::ALL.map(|family| format!("{}\n", site.server.addr_of(family, 9_000)));
+    fs::write(&file, named.concat()).expect("a file");
+    let text = |within: &str| {
+        format!(
+            "[frontends.f]\nlisten_addr = [\"{}\", \"{}\"]\nbackend = \"b\"\n{CLIENT}\n[backends.b.discovery]\n\
+             kind = \"file\"\npath = \"{}\"\n{within}\n",
+            site.lb.addr(80),
+            site.lb.addr6(80),
+            file.display()
+        )
+    };
+    let convey = site.lab.convey(&site.lb, &text(""));
+    convey.wait_status("both servers are up", |status| {
+        let servers = &status.backends["b"].servers;
+        servers.values().filter(|server| server.eligible).count() == 2
+    });
+    // wherever they may be, then where these are
+    let within = "servers_within = [\"10.77.0.0/24\", \"fd77::/64\"]";
+    for within in ["", within] {
+        convey.reload(&text(within));
+        keep_answers(&convey);
+        for family in Family::ALL {
+            let met = Witness::meet(&site.client, site.lb.addr_of(family, 80)).expect("a server");
+            assert_eq!(met.seen.ip(), site.client.addr_of(family, 0).ip());
+        }
+        for family in ["iptables", "ip6tables"] {
+            site.lb.run(&format!("{family} -t mangle -F PREROUTING"));
+        }
+        for ip in ["ip", "ip -6"] {
+            site.lb
+                .run(&format!("{ip} rule del fwmark 1 && {ip} route flush table 100"));
+        }
     }
 }
 
