@@ -135,7 +135,7 @@ fn an_interface_that_vanishes_and_returns_is_served_again() {
     let near = site.lab.host("near");
     // a client on a cable of its own, which is where the VIPs are
     let plug_in = || {
-        site.lab.cable((&site.lb, "front0"), (&near, "front0"));
+        let other_end = site.plug_in("front0", (&near, "front0"));
         for way in WAYS {
             site.lb.add_address("front0", &vip_prefix(way));
         }
@@ -150,9 +150,10 @@ fn an_interface_that_vanishes_and_returns_is_served_again() {
                 vip_prefix(way)
             ));
         }
+        other_end
     };
     near.run("ip addr flush dev eth0 scope global");
-    plug_in();
+    let mut other_ends = vec![plug_in()];
     let passthrough = &WAYS[..2];
     let convey = site.convey(&Plan::new(&[WITNESS], &site.servers).by(passthrough));
     let meet_all = |when: &str| {
@@ -166,7 +167,7 @@ fn an_interface_that_vanishes_and_returns_is_served_again() {
     for turn in 0..3 {
         site.lb.run("ip link del front0");
         told::wait_state(&convey, &frontend_name("witness", WAYS[0]), "waiting");
-        plug_in();
+        other_ends.push(plug_in());
         told::wait_state(&convey, &frontend_name("witness", WAYS[0]), "live");
         meet_all(&format!("after return {turn}"));
     }
@@ -189,7 +190,7 @@ fn an_interface_that_vanishes_and_returns_is_served_again() {
 fn servers_behind_a_second_interface_are_reached() {
     let site = Site::new("second", 1);
     let server = &site.servers[0];
-    site.lab.cable((&site.lb, "eth1"), (server, "eth1"));
+    let _other_end = site.plug_in("eth1", (server, "eth1"));
     site.lb.run(&format!(
         "ip route add {}/32 dev eth1; ip -6 route add {}/128 dev eth1",
         server.ip4(),

@@ -150,7 +150,8 @@ fn a_flow_is_forgotten_after_its_idle_timeout() {
         client.ask(b"first").expect("an answer");
         client
     });
-    assert_eq!(flows(), (2, 2));
+    // a program's flows are counted every second
+    wait_until("both are counted", PATIENCE, || flows() == (2, 2));
     // the idle one is the younger one, and goes first
     wait_until("a flow is forgotten", PATIENCE, || {
         busy.ask(b"alive").expect("an answer");
@@ -159,5 +160,5 @@ fn a_flow_is_forgotten_after_its_idle_timeout() {
     busy.ask(b"alive").expect("an answer");
     assert_eq!(flows(), (1, 2), "a flow in use stays");
     idle.ask(b"again").expect("a new flow");
-    assert_eq!(flows(), (2, 3));
+    wait_until("the new one is counted", PATIENCE, || flows() == (2, 3));
 }

@@ -3,6 +3,7 @@
 use crate::{
     lab::{Family, Host, PATIENCE, wait_until},
     site::{PASSTHROUGH, Site, vip},
+    xdp::OtherEnd,
 };
 
 /// A client's address behind routers, by family.
@@ -15,6 +16,8 @@ pub struct TwoNetworks {
     pub outsider: Host,
     /// On the servers' network.
     pub neighbour: Host,
+    /// What the load balancer's other veth needs, as [`Site::other_end`].
+    _other_end: Option<OtherEnd>,
     /// Last, so that it ends last.
     pub site: Site,
 }
@@ -38,6 +41,7 @@ impl TwoNetworks {
             });
         }
         let lb = &site.lb;
+        let other_end = site.other_end_at(&switch, &format!("q{}", lb.index()));
         lb.add_address("eth1", &format!("{}/128", lb.ip6()));
         for host in inside {
             let (ip4, ip6) = (host.ip4(), host.ip6());
@@ -63,6 +67,7 @@ impl TwoNetworks {
         Self {
             outsider,
             neighbour,
+            _other_end: other_end,
             site,
         }
     }

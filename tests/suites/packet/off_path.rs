@@ -265,7 +265,7 @@ fn answers_by_another_interface_count_only_if_the_file_says_so() {
     let site = Site::new("asymmetric", 1);
     let server = &site.servers[0];
     // to the server by a cable of its own; its answers come by the switch
-    site.lab.cable((&site.lb, "eth1"), (server, "eth1"));
+    let _other_end = site.plug_in("eth1", (server, "eth1"));
     server.add_address("eth1", &format!("{}/128", server.ip6()));
     site.lb.run(&format!(
         "ip route add {}/32 dev eth1; ip -6 route add {}/128 dev eth1",

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use convey::config::model::XdpMode;
+
 use crate::lab::{
     Convey, Family, Host, Lab, PATIENCE,
     dsr::{self, Rewrite},
@@ -336,6 +338,21 @@ impl Site {
             other_end,
             lab,
         }
+    }
+
+    /// Gives the load balancer another interface, with a cable to one of a host's. What it gives keeps the cable fit for the
+    /// suite's engine.
+    #[must_use]
+    pub fn plug_in(&self, name: &str, end: (&Host, &str)) -> Option<OtherEnd> {
+        self.lab.cable((&self.lb, name), end);
+        self.other_end_at(end.0, end.1)
+    }
+
+    /// As [`other_end`](Self::other_end), at the other end of another cable.
+    #[must_use]
+    pub fn other_end_at(&self, host: &Host, name: &str) -> Option<OtherEnd> {
+        let is_native = self.other_end.is_some();
+        is_native.then(|| OtherEnd::at(host, name, XdpMode::Native))
     }
 
     /// Every host.

@@ -239,7 +239,7 @@ fn a_client_learns_of_the_load_balancers_own_small_mtu_in_dsr() {
 fn own_small_mtu(ways: &[Way]) {
     let site = Site::new("own-mtu", 1);
     let server = &site.servers[0];
-    site.lab.cable((&site.lb, "eth1"), (server, "eth1"));
+    let _other_end = site.plug_in("eth1", (server, "eth1"));
     site.lb.run(&format!(
         "ip link set eth1 mtu 1400; ip route add {}/32 dev eth1; ip -6 route add {}/128 dev eth1",
         server.ip4(),
