@@ -136,8 +136,8 @@ struct Shift {
     applied: u64,
     collect: Instant,
     step: Instant,
-    /// When the next scan may begin.
-    next_scan: Instant,
+    /// When the last scan began.
+    last_scan: Instant,
     is_scanning: bool,
     /// The last error, which is said once.
     last_error: Option<String>,
@@ -158,7 +158,7 @@ pub fn start(desk: Arc<Desk>, keeper: Keeper, start: Instant, flows: u32) -> io:
         applied: 0,
         collect: now,
         step: now,
-        next_scan: now,
+        last_scan: now,
         is_scanning: false,
         last_error: None,
     };
@@ -231,16 +231,17 @@ impl Shift {
 
     fn scan(&mut self, now: Instant) {
         if !self.is_scanning {
-            if now < self.next_scan {
-                return;
-            }
-            self.is_scanning = true;
+            // asked each time: the first flow after a quiet time is not to wait for long
             let steps = if self.keeper.is_quick() {
                 QUICK_STEPS
             } else {
                 STEPS
             };
-            self.next_scan = now + STEP * steps;
+            if now < self.last_scan + STEP * steps {
+                return;
+            }
+            self.is_scanning = true;
+            self.last_scan = now;
         }
         let moment = Moment(u64::try_from((now - self.start).as_millis()).unwrap_or(u64::MAX));
         let scanned = self.keeper.scan_some(moment, self.batches);
