@@ -87,7 +87,7 @@ INLINE int candidate(struct scratch *scratch, const struct source *source, const
 }
 
 /* How gladly the flow that holds the candidate gives way. */
-INLINE __u8 rank(struct scratch *scratch, const struct reverse *held, __u64 *seen)
+INLINE __u8 rank(struct scratch *scratch, const struct reverse *held, __u64 *seen, __u8 *is_slow)
 {
 	const struct search *search = &scratch->search;
 	const struct forward *forward = map_lookup(&forwards, &held->client);
@@ -100,9 +100,9 @@ INLINE __u8 rank(struct scratch *scratch, const struct reverse *held, __u64 *see
 	if (!target)
 		return KEEPS;
 	*seen = forward->seen > held->seen ? forward->seen : held->seen;
-	/* user space ends those of frontends with limits */
+	*is_slow = !!(target->flags & TARGET_SLOW);
 	if (is_expired(scratch, forward, held, target->idle, search->now))
-		return target->flags & TARGET_SLOW ? OVER : EXPIRED;
+		return EXPIRED;
 	state = forward->state;
 	switch (state) {
 	case STATE_REFUSED:
@@ -164,13 +164,15 @@ static int try_port(__u32 number, void *context)
 		}
 	} else {
 		__u64 seen = 0;
-		__u8 class = rank(scratch, held, &seen);
+		__u8 is_slow = 0;
+		__u8 class = rank(scratch, held, &seen, &is_slow);
 
 		if (class != KEEPS &&
 		    (search->best == KEEPS || class < search->best ||
 		     (class == search->best && seen < search->best_seen))) {
 			search->best = class;
 			search->best_seen = seen;
+			search->best_is_slow = is_slow;
 			search->best_key = scratch->reverse_key;
 			search->best_holder = held->client;
 		}
@@ -197,7 +199,8 @@ INLINE int claim_port(struct scratch *scratch, const struct source *source, cons
 	repeat(LOCALS + RANDOM_TRIES + TRIES_IN_A_ROW, try_port, 0, 0);
 	if (search->is_found)
 		return 1;
-	if (search->best != EXPIRED)
+	/* user space ends those of frontends with limits */
+	if (search->best != EXPIRED || search->best_is_slow)
 		return 0;
 	scratch->reverse_key = search->best_key;
 	scratch->client_key = search->best_holder;

@@ -316,6 +316,7 @@ struct search {
 	__u8 is_found;
 	/* Of the flow that gives way most gladly; 0: none does. */
 	__u8 best;
+	__u8 best_is_slow;
 	__u64 best_seen;
 	struct flow_key best_key;
 	struct flow_key best_holder;
