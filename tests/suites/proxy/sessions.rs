@@ -258,6 +258,15 @@ fn a_flood_from_forged_addresses_ends_no_session_and_leaves_nothing() {
             frontend.traffic.datagrams_in + refused == sent
         },
     );
+    let status = convey.status();
+    let frontend = &status.frontends["echo"];
+    let refused: u64 = frontend.datagrams_dropped.values().sum();
+    let begun = frontend.traffic.connections_total;
+    let senders = (flood + clients.len()) as u64;
+    assert!(
+        begun + refused >= senders,
+        "of {senders}: {begun} begun, {refused} refused"
+    );
     assert!(dropped(&convey, "sessions_full") > 0);
     assert_eq!(dropped(&convey, "send_failed"), 0);
     wait_until("only live sessions are left", PATIENCE, || {
