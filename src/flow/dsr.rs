@@ -75,7 +75,7 @@ impl Entry {
 
     /// When it is forgotten if nothing comes.
     pub fn expires(&self) -> Moment {
-        self.seen.after(self.target.lifetime(self.life))
+        self.seen.after(self.target.direct_lifetime(self.life))
     }
 }
 

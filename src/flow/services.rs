@@ -397,6 +397,12 @@ impl FlowTarget {
         life.lifetime(self.idle, self.is_scarce())
     }
 
+    /// The same in mode dsr, whose flows take no NAT ports: these may be scarce for frontends of the other mode.
+    #[must_use]
+    pub fn direct_lifetime(&self, life: TcpState) -> Duration {
+        life.lifetime(self.idle, false)
+    }
+
     /// How far its ports are above the VIP's, counted round at 65,536.
     #[must_use]
     pub const fn shift(&self) -> u16 {

@@ -253,7 +253,7 @@ impl<'a> Both<'a> {
         let pure = self.pure.packet(&bytes, offload, ifindex);
         let kernel = self.kernel.packet(&bytes, offload, ifindex);
         let told = format!("{text} by {from}");
-        same(&pure, &kernel).map_err(|wrong| format!("{told}: {wrong}\nframe {}", to_hex(&bytes)))?;
+        same(&pure, &kernel).map_err(|wrong| format!("{told}: {wrong}\nframe {}", shown(&bytes)))?;
         traffic.became(&pure);
         self.is_swept = false;
         Ok(told)
@@ -266,7 +266,7 @@ impl<'a> Both<'a> {
             [self.pure.listed(), self.kernel.listed()].map(|flows| listed(flows, self.plan.is_timed));
         let mut wrong = differing("flow", &pure, &kernel);
         let [pure, kernel] = [&self.pure_world, &self.kernel_world].map(|world| {
-            let mut counted = counted(world, self.is_swept, self.plan.is_timed);
+            let mut counted = counted(world, self.is_swept && self.plan.is_timed);
             counted.retain(|name, _| self.lasting.contains(name));
             counted
         });
@@ -324,7 +324,6 @@ fn listed(flows: Vec<FlowInfo>, is_timed: bool) -> BTreeMap<String, String> {
 
 /// What is counted for a frontend or server.
 #[derive(Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "compared, and shown where it differs")]
 struct Counted {
     opened: u64,
     /// The program's DSR flows are not seen to end before what has expired is taken out.
@@ -337,16 +336,14 @@ struct Counted {
 }
 
 impl Counted {
-    fn of(counters: &Counters, nat_ports: u32, (is_swept, is_timed): (bool, bool)) -> Self {
+    fn of(counters: &Counters, nat_ports: u32, are_ends_seen: bool) -> Self {
         let totals = counters.totals();
         let mut handshakes = totals.handshakes;
-        // the program's map drops DSR flows as it likes when there are many
-        if !is_swept || !is_timed {
-            handshakes[Handshake::DsrIncomplete as usize] = 0;
-        }
+        // a DSR flow that the program's map has dropped, or that has expired when it is met again, is not counted
+        handshakes[Handshake::DsrIncomplete as usize] = 0;
         Self {
             opened: totals.opened,
-            current: (is_swept && is_timed).then_some(totals.current),
+            current: are_ends_seen.then_some(totals.current),
             bytes: (totals.bytes_in, totals.bytes_out),
             handshakes,
             refused: totals.refused,
@@ -357,20 +354,17 @@ impl Counted {
 }
 
 /// What is counted for frontends and servers, by name.
-fn counted(world: &World<'_>, is_swept: bool, is_timed: bool) -> BTreeMap<String, Counted> {
+fn counted(world: &World<'_>, are_ends_seen: bool) -> BTreeMap<String, Counted> {
     let mut all = BTreeMap::new();
-    for snapshot in &world.snapshot {
+    if let Some(snapshot) = &world.snapshot {
         for (name, frontend) in &snapshot.frontends {
-            let counted = Counted::of(&frontend.live.counters, 0, (is_swept, is_timed));
+            let counted = Counted::of(&frontend.live.counters, 0, are_ends_seen);
             all.insert(format!("frontend {name}"), counted);
         }
         for (backend, server) in snapshot.servers() {
             let name = format!("server {}/{}", backend.config.name, server.name);
             let claimed = server.live.nat_ports.load(Ordering::Relaxed);
-            all.insert(
-                name,
-                Counted::of(&server.live.counters, claimed, (is_swept, is_timed)),
-            );
+            all.insert(name, Counted::of(&server.live.counters, claimed, are_ends_seen));
         }
     }
     all
@@ -380,7 +374,7 @@ fn counted(world: &World<'_>, is_swept: bool, is_timed: bool) -> BTreeMap<String
 fn lasting(worlds: &Worlds, plan: &Plan<'_>) -> Result<BTreeSet<String>, Wrong> {
     let names = |name: &str| -> Result<BTreeSet<String>, Wrong> {
         let world = World::new(worlds, name)?;
-        Ok(counted(&world, true, true).into_keys().collect())
+        Ok(counted(&world, true).into_keys().collect())
     };
     let mut lasting = names(plan.world)?;
     for other in plan.others {
@@ -406,7 +400,7 @@ fn differing<T: PartialEq + Debug>(
         .collect()
 }
 
-fn equal<T: PartialEq + Debug>(what: &str, pure: T, kernel: T) -> Result<(), Wrong> {
+fn equal<T: PartialEq + Debug>(what: &str, pure: &T, kernel: &T) -> Result<(), Wrong> {
     match pure == kernel {
         true => Ok(()),
         false => Err(format!(
@@ -415,12 +409,17 @@ fn equal<T: PartialEq + Debug>(what: &str, pure: T, kernel: T) -> Result<(), Wro
     }
 }
 
+/// The beginning of a frame, for people.
+fn shown(frame: &[u8]) -> String {
+    to_hex(&frame[..frame.len().min(100)])
+}
+
 fn same(pure: &Outcome, kernel: &Outcome) -> Result<(), Wrong> {
-    equal("verdict", pure.verdict, kernel.verdict)?;
+    equal("verdict", &pure.verdict, &kernel.verdict)?;
     equal("sent besides", &pure.answers, &kernel.answers)?;
     let is_sent = matches!(pure.verdict, Verdict::Send { .. });
     if is_sent && (pure.frame != kernel.frame || pure.offload != kernel.offload) {
-        let (pure, kernel) = (to_hex(&pure.frame), to_hex(&kernel.frame));
+        let (pure, kernel) = (shown(&pure.frame), shown(&kernel.frame));
         return Err(format!(
             "sent by the path:\n{pure}\nby program and path:\n{kernel}"
         ));

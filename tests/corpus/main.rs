@@ -36,6 +36,7 @@
 //! up.
 
 mod case;
+mod conversation;
 mod dice;
 mod differential;
 mod engine;

@@ -25,7 +25,7 @@ const LONG: Plan<'static> = Plan {
     world: "talks",
     others: &["talks_reloaded"],
     locals: &["10.0.0.254", "10.0.0.253", "2001:db8:a::fe"],
-    packets: 5_000,
+    packets: 3_000,
     calm: 40,
     is_timed: true,
     seldom: 10,
@@ -40,7 +40,7 @@ pub const TALKS: &[(&Plan<'static>, &Scene)] = &[
             ports: &[40_000, 40_001, 40_002, 40_003, 61_000, 61_001, 61_002],
             tcp: TCP,
             udp: UDP,
-            talks: 40,
+            talks: 60,
         },
     ),
     (

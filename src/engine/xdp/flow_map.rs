@@ -236,7 +236,7 @@ impl MapEntry {
     #[must_use]
     pub fn expires(&self) -> Moment {
         let seen = self.map.clock.moment(self.value.seen);
-        seen.after(self.target.lifetime(life(self.value.state)))
+        seen.after(self.target.direct_lifetime(life(self.value.state)))
     }
 
     /// Its 5-tuple.

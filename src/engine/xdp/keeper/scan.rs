@@ -170,7 +170,7 @@ impl Keeper {
                 .map
                 .clock
                 .moment(flow.seen)
-                .after(target.lifetime(flow_map::life(flow.state)));
+                .after(target.direct_lifetime(flow_map::life(flow.state)));
             if expires <= now {
                 Fate::Expired(Arc::clone(target))
             } else {
