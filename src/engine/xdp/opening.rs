@@ -45,8 +45,8 @@ impl NatMap {
         origin: ReturnOrigin,
         reverse_keys: &(impl Iterator<Item = Key> + Clone),
     ) -> Result<Option<SocketAddr>, PacketReason> {
-        // a server that has just been configured is known to the program in a moment
-        let (number, incarnation, server) = self.known(&flow.target).ok_or(PacketReason::TableFull)?;
+        // a server that has just been configured is known to the program in a moment, as one whose link address is asked for
+        let (number, incarnation, server) = self.known(&flow.target).ok_or(PacketReason::Unresolved)?;
         let now = self.map.clock.nanoseconds(new.now);
         let reverse = ReverseValue {
             seen: now,

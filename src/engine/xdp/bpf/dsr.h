@@ -87,7 +87,7 @@ INLINE enum found find_flow(struct scratch *scratch, struct flow **found, __u64 
 		return target;
 	if (scratch->target.incarnation != flow->incarnation)
 		return MISSING;
-	return flow->seen + lifetime(flow->state, &scratch->target) > now ? FOUND : MISSING;
+	return flow->seen + lifetime(flow->state, &scratch->target) > now ? FOUND : EXPIRED_FLOW;
 }
 
 /* Counts the handshake of a flow that another one takes the place of (HandshakeWatch::forgotten). */
@@ -212,6 +212,11 @@ APART int direct(__u32 first_port, __u32 is_range, __u64 now)
 	case CHANGING:
 		return pass(scratch, PASS_CHANGING);
 	case MISSING:
+		break;
+	case EXPIRED_FLOW:
+		to = map_lookup(&traffic, &scratch->index);
+		if (to)
+			forget(flow, to);
 		break;
 	case FOUND:
 		to = map_lookup(&traffic, &scratch->index);

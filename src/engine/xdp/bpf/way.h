@@ -9,8 +9,8 @@
 #define MISS 1000
 #define SEND 1001
 
-/* What a look-up has found. */
-enum found { MISSING, FOUND, CHANGING };
+/* What a look-up has found; of a flow also that its time is up. */
+enum found { MISSING, FOUND, CHANGING, EXPIRED_FLOW };
 
 INLINE int pass(struct scratch *scratch, __u32 reason)
 {
