@@ -117,6 +117,31 @@ fn passed(convey: &Convey) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// Nothing has been left to the slow path since `before`. A checksum looks unfinished by chance in one packet of 65,536: two of
+/// a thousand are none that anybody sends so.
+#[track_caller]
+fn expect_no_more_passed(convey: &Convey, before: &BTreeMap<String, u64>) {
+    let by_chance = "unfinished_checksum";
+    let parted = |mut passed: BTreeMap<String, u64>| {
+        let by_chance = passed.remove(by_chance).unwrap_or(0);
+        (passed, by_chance)
+    };
+    let ((now, by_chance), (before, earlier)) = (parted(passed(convey)), parted(before.clone()));
+    assert_eq!(now, before, "more has come to the slow path");
+    assert!(by_chance <= earlier + 2, "{by_chance} checksums look unfinished");
+}
+
+/// Nothing more must have come to the slow path, but for a packet or two whose finished checksum is by chance what an unfinished
+/// one would be: one in 65,536.
+#[track_caller]
+fn expect_no_more_passed(convey: &Convey, before: &BTreeMap<String, u64>) {
+    let (mut before, mut now) = (before.clone(), passed(convey));
+    let [left, more] =
+        [&mut before, &mut now].map(|passed| passed.remove("unfinished_checksum").unwrap_or(0));
+    assert_eq!(now, before, "more has come to the slow path");
+    assert!(more <= left + 2, "{} unfinished checksums", more - left);
+}
+
 /// Talks to servers by TCP and UDP, at every VIP.
 fn talk(site: &Site) -> Vec<Witness> {
     let mut witnesses = Vec::new();
@@ -176,7 +201,7 @@ fn packets_of_ordinary_flows_do_not_come_to_user_space(name: &str, mode: &str) {
     let _first = talk(&site);
     let (left, before) = (passed(&convey), sent());
     let mut second = talk(&site);
-    assert_eq!(passed(&convey), left, "nothing more has come to the slow path");
+    expect_no_more_passed(&convey, &left);
     let after = sent();
     let [to_servers, to_clients] = [after[0] - before[0], after[1] - before[1]];
     assert!(
@@ -206,7 +231,7 @@ fn packets_of_ordinary_flows_do_not_come_to_user_space(name: &str, mode: &str) {
             told::flow(&convey, client).is_none_or(|(state, _)| state == "closing")
         });
     }
-    assert_eq!(passed(&convey), left, "nothing more has come to the slow path");
+    expect_no_more_passed(&convey, &left);
 }
 
 fn packets_of_ordinary_flows_do_not_come_to_user_space_in_the_driver() {
