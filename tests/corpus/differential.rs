@@ -339,8 +339,9 @@ impl Counted {
     fn of(counters: &Counters, nat_ports: u32, are_ends_seen: bool) -> Self {
         let totals = counters.totals();
         let mut handshakes = totals.handshakes;
-        // a DSR flow that the program's map has dropped, or that has expired when it is met again, is not counted
-        handshakes[Handshake::DsrIncomplete as usize] = 0;
+        if !are_ends_seen {
+            handshakes[Handshake::DsrIncomplete as usize] = 0;
+        }
         Self {
             opened: totals.opened,
             current: are_ends_seen.then_some(totals.current),
