@@ -31,7 +31,8 @@ INLINE __u32 execute(struct scratch *scratch, const struct order *order)
 	if (!forward || forward->begun != order->begun)
 		return 0;
 	scratch->index = forward->target;
-	if (read_target(scratch) != FOUND)
+	/* what is asked of it here does not change as long as it has flows, so that it may be being written */
+	if (read_target(scratch) == MISSING || scratch->target.incarnation != forward->incarnation)
 		return 0;
 	reverse_of(scratch, forward, &scratch->key);
 	scratch->client_key = scratch->key;
