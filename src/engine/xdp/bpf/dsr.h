@@ -54,7 +54,7 @@ INLINE void watch_handshake(struct flow *flow, enum kind kind, __u64 now, struct
 		traffic->dsr_completed++;
 		return;
 	}
-	if (flow->watch == WATCH_AWAITED && kind == KIND_OPEN && now - flow->begun >= OVERDUE) {
+	if (flow->watch == WATCH_AWAITED && kind == KIND_OPEN && has_passed(OVERDUE, flow->begun, now)) {
 		flow->watch = WATCH_OVERDUE;
 		if (flow->state == STATE_SYN)
 			traffic->dsr_incomplete++;

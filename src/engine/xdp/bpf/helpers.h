@@ -35,6 +35,12 @@ static __u64 (*coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static long (*repeat)(__u32 times, void *step, void *context, __u64 flags) = (void *)BPF_FUNC_loop;
 static __u64 (*buffer_length)(struct xdp_md *frame) = (void *)BPF_FUNC_xdp_get_buff_len;
 
+/* Whether so much time has passed. What user space notes may be a tick ahead of this machine's coarse clock. */
+INLINE int has_passed(__u64 time, __u64 since, __u64 now)
+{
+	return (__s64)(now - since) >= (__s64)time;
+}
+
 INLINE __u32 swap32(__u32 value)
 {
 	return __builtin_bswap32(value);

@@ -126,7 +126,7 @@ INLINE void watch_both(struct forward *forward, enum kind kind, __u64 now, struc
 		traffic->completed++;
 		return;
 	}
-	if (forward->watch == WATCH_AWAITED && kind == KIND_OPEN && now - forward->begun >= OVERDUE) {
+	if (forward->watch == WATCH_AWAITED && kind == KIND_OPEN && has_passed(OVERDUE, forward->begun, now)) {
 		forward->watch = WATCH_OVERDUE;
 		if (forward->state == STATE_SYN)
 			traffic->unanswered++;

@@ -109,9 +109,9 @@ INLINE __u8 rank(struct scratch *scratch, const struct reverse *held, __u64 *see
 	case STATE_RESET:
 		return OVER;
 	case STATE_CLOSED:
-		return search->now - *seen >= REST ? OVER : KEEPS;
+		return has_passed(REST, *seen, search->now) ? OVER : KEEPS;
 	case STATE_SERVER_CLOSED:
-		if (search->now - *seen < REST)
+		if (!has_passed(REST, *seen, search->now))
 			return KEEPS;
 		if (forward->flags & FLOW_CLOCK && scratch->segment.has & HAS_TIMESTAMP)
 			return distance(scratch->segment.timestamp, forward->clock) > 0 ? TIME_WAIT
