@@ -13,7 +13,7 @@ const ENOUGH: usize = 8;
 /// port 99 times in 100. In a flood that holds them all, 48 cost a few microseconds.
 const ENOUGH_HALF_OPEN: usize = 48;
 /// How often somebody else may be faster before a new flow is refused.
-const TURNS: usize = 4;
+const TURNS: usize = 8;
 
 /// Who has claimed a NAT address towards a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
