@@ -18,7 +18,7 @@ use convey::{
         Clock, FlowMap, Keeper, Maps, XdpStore, count,
         layout::{
             CLAIMS_FLOWS, CLAIMS_GAVE_WAY, CLAIMS_HALF_OPEN, FlowKey, FlowValue, ForwardValue, PassReason,
-            ReverseValue,
+            ReverseValue, WatchCode,
         },
         load::{self, LoadLimits, Loaded},
         object,
@@ -210,25 +210,26 @@ impl Kernel {
     /// Has the next packet come at the next moment of a timed run, which it gives: right when program and path agree on what
     /// time it is.
     pub fn go_on(&mut self) -> Moment {
-        let begun = Instant::now();
-        let ready = begun + self.aging + SPARE;
-        let start = self.map.clock.nanoseconds(Moment(0));
-        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock"));
-        let now = u64::try_from(now.as_nanos()).expect("a time");
-        let then = Duration::from_nanos(now.wrapping_sub(start)) + self.aging + SPARE;
-        let grid = GRID.as_nanos();
-        let ahead = grid - then.as_nanos() % grid;
-        self.age(Duration::from_nanos(u64::try_from(ahead).expect("a short time")));
-        self.aging = begun.elapsed();
-        let mut due = ready;
-        while Instant::now() > due {
-            due += GRID;
+        loop {
+            let begun = Instant::now();
+            let due = begun + self.aging + SPARE;
+            let start = self.map.clock.nanoseconds(Moment(0));
+            let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock"));
+            let now = u64::try_from(now.as_nanos()).expect("a time");
+            let then = Duration::from_nanos(now.wrapping_sub(start)) + self.aging + SPARE;
+            let grid = GRID.as_nanos();
+            let ahead = grid - then.as_nanos() % grid;
+            self.age(Duration::from_nanos(u64::try_from(ahead).expect("a short time")));
+            self.aging = begun.elapsed();
+            // else the machine did something else: the one after that
+            if Instant::now() < due + LATE / 2 {
+                while Instant::now() < due {
+                    std::hint::spin_loop();
+                }
+                self.due = Some(due);
+                return self.follow_clock();
+            }
         }
-        while Instant::now() < due {
-            std::hint::spin_loop();
-        }
-        self.due = Some(due);
-        self.follow_clock()
     }
 
     /// Whether program and path may have disagreed on what time it was: the machine did something else.
@@ -241,20 +242,29 @@ impl Kernel {
         let nanoseconds = u64::try_from(time.as_nanos()).expect("a short time");
         let older = |moment: u64| moment.wrapping_sub(nanoseconds);
         let maps = &self.map.maps;
-        change_all(&maps.flows, FlowKey::SIZE, |bytes| {
+        change_all(&maps.flows, FlowKey::SIZE, |_, bytes| {
             let flow = FlowValue::from_bytes(bytes).expect("a flow");
             let (seen, begun) = (older(flow.seen), older(flow.begun));
             FlowValue { seen, begun, ..flow }.to_bytes().to_vec()
         });
-        change_all(&maps.reverses, FlowKey::SIZE, |bytes| {
-            let flow = ReverseValue::from_bytes(bytes).expect("a flow");
-            let (seen, begun) = (older(flow.seen), older(flow.begun));
-            ReverseValue { seen, begun, ..flow }.to_bytes().to_vec()
+        // what is kept beside the maps knows a flow by when it has begun, from the time on when its handshake is over
+        let mut begun = HashMap::new();
+        change_all(&maps.forwards, FlowKey::SIZE, |key, bytes| {
+            let mut flow = ForwardValue::from_bytes(bytes).expect("a flow");
+            flow.seen = older(flow.seen);
+            if flow.watch == WatchCode::Awaited {
+                flow.begun = older(flow.begun);
+            }
+            begun.insert(key.to_vec(), flow.begun);
+            flow.to_bytes().to_vec()
         });
-        change_all(&maps.forwards, FlowKey::SIZE, |bytes| {
-            let flow = ForwardValue::from_bytes(bytes).expect("a flow");
-            let (seen, begun) = (older(flow.seen), older(flow.begun));
-            ForwardValue { seen, begun, ..flow }.to_bytes().to_vec()
+        change_all(&maps.reverses, FlowKey::SIZE, |_, bytes| {
+            let mut flow = ReverseValue::from_bytes(bytes).expect("a flow");
+            flow.seen = older(flow.seen);
+            if let Some(begun) = begun.get(flow.client.to_bytes().as_slice()) {
+                flow.begun = *begun;
+            }
+            flow.to_bytes().to_vec()
         });
         self.map.clock.put_forward(time);
     }
@@ -321,7 +331,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Changes every value of a map.
-fn change_all(map: &Map, key_bytes: usize, change: impl Fn(&[u8]) -> Vec<u8>) {
+fn change_all(map: &Map, key_bytes: usize, mut change: impl FnMut(&[u8], &[u8]) -> Vec<u8>) {
     let (mut cursor, mut keys, mut values) = (BatchCursor::default(), Vec::new(), Vec::new());
     let mut all = Vec::new();
     while !cursor.is_at_end() {
@@ -330,7 +340,7 @@ fn change_all(map: &Map, key_bytes: usize, change: impl Fn(&[u8]) -> Vec<u8>) {
         let some = keys
             .chunks_exact(key_bytes)
             .zip(values.chunks_exact(map.value_bytes()));
-        all.extend(some.map(|(key, value)| (key.to_vec(), change(value))));
+        all.extend(some.map(|(key, value)| (key.to_vec(), change(key, value))));
     }
     for (key, value) in all {
         map.update(&key, &value, Insert::Existing).expect("an entry");
