@@ -17,6 +17,7 @@ use crate::{
 pub const TESTS: &[Test] = tests![
     a_flow_of_the_slow_path_is_the_programs_from_its_second_packet_on,
     a_flow_of_the_program_is_the_slow_paths_too,
+    a_packet_counts_though_its_target_is_being_written,
     a_flow_whose_time_is_up_ends_whole,
     a_flow_is_closed_on_request,
     a_half_open_flow_gives_its_nat_port_up_to_another,
@@ -139,6 +140,30 @@ fn a_flow_of_the_program_is_the_slow_paths_too() {
     );
     assert_eq!(site.listed(), ["closing"]);
     assert_eq!(claimed(&mut site), 0, "the port is another's if one is wanted");
+    assert_eq!(used(&site), (1, 0));
+}
+
+fn a_packet_counts_though_its_target_is_being_written() {
+    let mut site = Site::new(ONE);
+    let syn = Segment::of_client(40_000, SYN).numbered(100, 0);
+    let towards = sent(&mut site, By::Program, syn);
+    let targets = &site.map.maps.targets;
+    let number = 1_u32.to_ne_bytes();
+    let mut target = vec![0; targets.value_bytes()];
+    assert!(targets.lookup(&number, &mut target).expect("targets"));
+    // its version is odd, as in the first of the three steps in which it is written
+    target[0] |= 1;
+    targets.update(&number, &target, Insert::Any).expect("targets");
+    let answer = syn.answer(towards, SYN_ACK);
+    assert_eq!(site.by_program(answer), None, "the slow path knows it whole");
+    sent(&mut site, By::SlowPath, answer);
+    assert_eq!(site.listed(), ["syn_answered"]);
+    sent(
+        &mut site,
+        By::SlowPath,
+        Segment::of_client(40_000, ACK).numbered(101, 1_001),
+    );
+    assert_eq!(site.listed(), ["established"]);
     assert_eq!(used(&site), (1, 0));
 }
 
