@@ -172,15 +172,7 @@ INLINE int begin(struct scratch *scratch, __u32 first_port, __u32 is_range, enum
 	if (!may_begin())
 		return pass(scratch, PASS_SOURCE);
 	number = choose(first_port, is_range);
-	if (!number)
-		return pass(scratch, PASS_NO_SERVER);
-	scratch->index = number;
-	if (read_target(scratch) != FOUND)
-		return pass(scratch, PASS_CHANGING);
-	to = map_lookup(&traffic, &scratch->index);
-	if (!to)
-		return pass(scratch, PASS_CHANGING);
-	why = obstacle_to_target(scratch);
+	why = way_to_chosen(scratch, number, &to);
 	if (why != SEND)
 		return pass(scratch, why);
 	if (kind != KIND_CLOSE && kind != KIND_RESET && may_remember(now))

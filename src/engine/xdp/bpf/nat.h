@@ -349,15 +349,7 @@ INLINE int open_flow(struct scratch *scratch, __u32 first_port, __u32 is_range, 
 		return pass(scratch, PASS_CHANGING);
 	random = next_random(seed);
 	number = choose(first_port, is_range);
-	if (!number)
-		return pass(scratch, PASS_NO_SERVER);
-	scratch->index = number;
-	if (read_target(scratch) != FOUND)
-		return pass(scratch, PASS_CHANGING);
-	to = map_lookup(&traffic, &scratch->index);
-	if (!to)
-		return pass(scratch, PASS_CHANGING);
-	why = obstacle_to_target(scratch);
+	why = way_to_chosen(scratch, number, &to);
 	if (why != SEND)
 		return pass(scratch, why);
 	note_origin(scratch);

@@ -111,6 +111,19 @@ INLINE int obstacle_to_target(struct scratch *scratch)
 	return SEND;
 }
 
+/* Copies the target of a number that was chosen for a new flow, and finds what it has had. Why the packet cannot be sent to it,
+ * or SEND. */
+INLINE int way_to_chosen(struct scratch *scratch, __u32 number, struct traffic **to)
+{
+	if (!number)
+		return PASS_NO_SERVER;
+	scratch->index = number;
+	if (read_target(scratch) != FOUND)
+		return PASS_CHANGING;
+	*to = map_lookup(&traffic, &scratch->index);
+	return *to ? obstacle_to_target(scratch) : PASS_CHANGING;
+}
+
 /* Whether a flow may begin with a packet: its source is none of our addresses, and the VIP is here. */
 APART int may_begin(void)
 {

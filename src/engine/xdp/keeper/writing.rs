@@ -61,10 +61,12 @@ impl Keeper {
             let mut way_out = vec![0; maps.ports.value_bytes()];
             way_out.iter_mut().zip(key).for_each(|(to, from)| *to = from);
             if let Err(error) = maps.ports.update(&key, &way_out, Insert::Any) {
-                // it may have vanished meanwhile; what would leave by it is left to the slow path
-                tracing::debug!(
+                // seldom, for it has vanished meanwhile; whatever else it is must not go unseen
+                tracing::warn!(
                     event = "xdp_map_error",
-                    "no packets can be redirected to interface {ifindex}: {error}"
+                    interface = ifindex,
+                    "the program cannot send by the interface with index {ifindex} what comes by others ({error}): packet sockets \
+                     do, which costs more; if that interface is there, report it, and take engine = \"raw\" until then"
                 );
             }
         }
