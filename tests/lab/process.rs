@@ -82,10 +82,14 @@ impl Process {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal. When SIGSTOP returns, it stands.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("signal the program");
+        if signal == Signal::SIGSTOP {
+            // one thread takes the signal, and until that one has had a CPU the others go on
+            super::wait_until("the program stands", super::PATIENCE, || stands(self.pid()));
+        }
     }
 
     /// Kills it and its group with SIGKILL and takes it in.
@@ -152,6 +156,18 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether all threads of a process are stopped.
+fn stands(pid: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the program's threads");
+    threads.flatten().all(|thread| {
+        // none: it has just ended
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // the number, the name in parentheses, the state
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        matches!(state, None | Some('T' | 'Z' | 'X'))
+    })
 }
 
 /// Memory that belongs to a process alone (RssAnon), in bytes.
