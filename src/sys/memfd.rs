@@ -1,6 +1,7 @@
-//! A file in memory that nobody can change any more.
+//! Files in memory: one that nobody can change any more, or that whoever has it may.
 
 use std::{
+    ffi::CStr,
     fs::File,
     io::{self, Write},
     os::{
@@ -22,17 +23,24 @@ fn seals() -> SealFlag {
     SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
 }
 
+/// Makes one that is empty, and may be changed by whoever has it. Its name is seen in /proc alone.
+///
+/// # Errors
+/// There is no memory or descriptor left.
+pub fn empty(name: &CStr) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    Ok(match memfd_create(name, flags | NOEXEC_SEAL) {
+        Err(Errno::EINVAL) => memfd_create(name, flags)?,
+        other => other?,
+    })
+}
+
 /// Copies `content` into a new sealed memfd.
 ///
 /// # Errors
 /// There is no memory or descriptor left.
 pub fn sealed(content: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let fd = match memfd_create(c"convey-config", flags | NOEXEC_SEAL) {
-        Err(Errno::EINVAL) => memfd_create(c"convey-config", flags)?,
-        other => other?,
-    };
-    let mut file = File::from(fd);
+    let mut file = File::from(empty(c"convey-config")?);
     file.write_all(content)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals()))?;
     Ok(file.into())

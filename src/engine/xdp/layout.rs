@@ -39,6 +39,10 @@ pub const HANDED: [&str; 20] = [
     "order",
 ];
 
+/// Files in memory that come after these: of what the daemon knows besides, for the next one. The first two hold numbers, the
+/// third what has been counted.
+pub const REGISTRY: usize = 3;
+
 /// Numbers of targets, from 1; 0 is none.
 pub const TARGETS: u32 = 65_536;
 /// Services with a table.

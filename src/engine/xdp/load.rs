@@ -1,7 +1,7 @@
 //! Loading the program, attaching it, and telling it which packets are ours: what takes privileges, and is done by the broker.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     num::NonZeroU32,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -15,13 +15,20 @@ use aya::{
 
 use super::{
     attach::{self, Attached, Interface, Refusal},
-    layout::{HANDED, TABLE_ELEMENTS},
+    layout::{HANDED, REGISTRY, TABLE_ELEMENTS},
     services::{Key, ServiceMaps},
 };
 use crate::{
+    base::XdpAttachMode,
     config::model::XdpMode,
-    sys::bpf::{self, Insert, MMAPABLE, Map, MapInfo, NewMap, XdpPlace, kind},
+    sys::{
+        bpf::{self, Insert, MMAPABLE, Map, MapInfo, NewMap, XdpPlace, kind},
+        memfd,
+    },
 };
+
+/// How every name begins under which the service manager keeps descriptors for the next process.
+pub const KEPT: &str = "xdp";
 
 /// The program at interfaces.
 const FORWARD: &str = "convey";
@@ -53,6 +60,35 @@ pub struct LoadError {
     pub log: String,
 }
 
+/// Why what the predecessor left is not taken over, for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotTakenOver(String);
+
+/// What the service manager has kept of the process before: descriptors by their names, whatever they are.
+#[derive(Debug, Default)]
+pub struct Predecessor(Vec<(String, OwnedFd)>);
+
+impl Predecessor {
+    /// Of what was kept under names that begin with [`KEPT`].
+    #[must_use]
+    pub const fn of(kept: Vec<(String, OwnedFd)>) -> Self {
+        Self(kept)
+    }
+
+    /// Whether nothing was.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names under which something was kept.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        self.0.iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
 /// The program in the kernel, and its maps. Dropping it detaches it everywhere.
 #[derive(Debug)]
 pub struct Loaded {
@@ -62,6 +98,22 @@ pub struct Loaded {
     ranges: Map,
     written: ServiceMaps,
     attached: BTreeMap<u32, (Attached, Option<OwnedFd>)>,
+    registry: [OwnedFd; REGISTRY],
+}
+
+/// Takes over what the predecessor left: its maps as they are, and its programs, or where the object file is another one with
+/// the same layout, the new ones over its maps, at every interface where the old one is. Takes what [`load`] takes.
+///
+/// # Errors
+/// Something is missing or different. Nothing of the predecessor is left then: it is detached everywhere.
+pub fn take_over(
+    predecessor: Predecessor,
+    object: &[u8],
+    limits: LoadLimits,
+) -> Result<Loaded, NotTakenOver> {
+    let (_, _) = (object, limits);
+    drop(predecessor);
+    Err(NotTakenOver("this version takes nothing over".to_owned()))
 }
 
 /// Loads the program of an object file with its maps. Attached nowhere, it decides nothing; and nothing is ours before
@@ -115,7 +167,13 @@ impl Loaded {
         let forward = forward
             .try_clone()
             .map_err(|error| step("keep a program", error))?;
+        let file = |name| memfd::empty(name).map_err(|error| step("make a file in memory", error));
         Ok(Self {
+            registry: [
+                file(c"convey-numbers")?,
+                file(c"convey-numbers")?,
+                file(c"convey-counted")?,
+            ],
             handed,
             forward,
             services,
@@ -133,6 +191,40 @@ impl Loaded {
         self.handed.iter().map(OwnedFd::try_clone).collect()
     }
 
+    /// Copies of the registry's files, in their order.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn hand_out_registry(&self) -> io::Result<[OwnedFd; REGISTRY]> {
+        let [first, second, counted] = &self.registry;
+        Ok([first.try_clone()?, second.try_clone()?, counted.try_clone()?])
+    }
+
+    /// What is to be kept for the next process under [`KEPT`], but for links.
+    #[must_use]
+    pub fn kept(&self) -> Vec<BorrowedFd<'_>> {
+        let maps = [self.services.as_fd(), self.ranges.as_fd()];
+        let owned = self.handed.iter().chain(&self.registry).map(AsFd::as_fd);
+        maps.into_iter().chain(owned).collect()
+    }
+
+    /// Whether all that [`kept`](Self::kept) gives is kept already, since it was taken over as it is.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        false
+    }
+
+    /// The link to this interface, and the name to keep it under; `None` where there is none.
+    #[must_use]
+    pub fn kept_link(&self, ifindex: u32) -> Option<(String, BorrowedFd<'_>)> {
+        let (attached, link) = self.attached.get(&ifindex)?;
+        let place = match attached.mode {
+            XdpAttachMode::Native => "driver",
+            XdpAttachMode::Generic | XdpAttachMode::None => "stack",
+        };
+        Some((format!("{KEPT} link {ifindex} {place}"), link.as_ref()?.as_fd()))
+    }
+
     /// Attaches the program to an interface, unless it is, and says where; or nowhere, with the reason.
     pub fn attach(&mut self, to: &Interface<'_>, mode: XdpMode) -> Attached {
         if let Some((attached, Some(_))) = self.attached.get(&to.index) {
@@ -144,9 +236,16 @@ impl Loaded {
         attached
     }
 
-    /// Detaches the program from the interface of this index.
-    pub fn detach(&mut self, ifindex: u32) {
+    /// Detaches the program from the interface of this index. The name under which its link is to be kept no longer.
+    pub fn detach(&mut self, ifindex: u32) -> Option<String> {
+        let name = self.kept_link(ifindex).map(|(name, _)| name);
         self.attached.remove(&ifindex);
+        name
+    }
+
+    /// Detaches the program wherever only the predecessor had it. The names under which nothing is to be kept any longer.
+    pub fn settle(&mut self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Makes tables for the services' servers, all zero.
