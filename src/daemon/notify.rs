@@ -11,6 +11,8 @@ use std::{
 
 use sd_notify::NotifyState;
 
+use crate::sys::manager::store_size;
+
 /// Messages that may wait for a manager that does not read; later ones are dropped.
 const QUEUE: usize = 64;
 
@@ -190,13 +192,7 @@ impl Drop for Notifier {
 
 /// Whether the service manager keeps descriptors for the process after this one.
 pub fn keeps_descriptors() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some() && store_size() > 0
-}
-
-/// What systemd says of its file descriptor store: by itself since version 254, before that our unit says it.
-fn store_size() -> usize {
-    let size = std::env::var("FDSTORE").ok();
-    size.and_then(|size| size.parse().ok()).unwrap_or(0)
+    store_size() > 0
 }
 
 fn send(message: &Message) {
@@ -239,6 +235,11 @@ pub(super) fn not_kept(error: &io::Error) {
 fn keep(name: &str, fds: &[OwnedFd]) -> io::Result<()> {
     fds.chunks(FDS_PER_MESSAGE).try_for_each(|fds| {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &fds)
+        // one of UDP with an error that nobody has been told of would be dropped, were they watched
+        let unwatched = NotifyState::Custom("FDPOLL=0");
+        sd_notify::notify_with_fds(
+            &[NotifyState::FdStore, unwatched, NotifyState::FdName(name)],
+            &fds,
+        )
     })
 }

@@ -109,7 +109,7 @@ fn drop_everything(
     run: &RunOptions,
     source: &Source,
     config: &Config,
-    predecessors: io::Result<Predecessors>,
+    mut predecessors: io::Result<Predecessors>,
 ) -> Result<Unprivileged, Fatal> {
     let failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, format_args!("convey: {e}"));
     let target = privilege::resolve_target(config.global.user.as_deref())
@@ -134,6 +134,10 @@ fn drop_everything(
         target: target.as_ref(),
         kernel: Box::new(kernel),
         bound: predecessors.iter().flat_map(Predecessors::ports).collect(),
+        kept: predecessors
+            .as_mut()
+            .map(Predecessors::take_for_broker)
+            .unwrap_or_default(),
         keeps_sockets: notify::keeps_descriptors(),
         hidden: state_dir.path().map(Path::to_owned).into_iter().collect(),
     };

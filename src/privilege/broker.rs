@@ -76,6 +76,15 @@ enum Next {
 }
 
 impl Broker {
+    /// Takes what an earlier process has left. Without the XDP engine in the configuration it ends at once: its program would
+    /// go on deciding packets by another configuration.
+    pub fn inherit(&mut self, kept: Vec<(String, OwnedFd)>) {
+        self.packets.inherit(kept);
+        if !self.policy.has_xdp() {
+            self.packets.settle_xdp();
+        }
+    }
+
     /// Runs in the forked child: confines the process, says so, serves. Returns the exit status (sysexits).
     /// `daemon` is the process that it serves: its parent.
     pub fn run(mut self, socket: &OwnedFd, target: Option<&Target>, daemon: u32) -> i32 {
@@ -159,6 +168,7 @@ impl Broker {
                 }
                 Verb::XdpAttach(interface) => (self.packets.attach_xdp(&self.policy, &interface), None),
                 Verb::XdpDetach(interface) => (self.packets.detach_xdp(&interface), None),
+                Verb::XdpSettled => (self.packets.settle_xdp(), None),
                 Verb::InEffect(identity) => {
                     self.note_in_effect(identity);
                     (Outcome::Done, None)

@@ -1,5 +1,7 @@
 //! The daemon's end of the socketpair: one request at a time, each call waits for its answer.
 
+mod xdp;
+
 use std::{
     collections::BTreeSet,
     io,
@@ -10,7 +12,7 @@ use std::{
 };
 
 use super::{
-    BrokerError, ListenerRef, Served, What, XdpAttached,
+    BrokerError, ListenerRef, Served, What,
     message::{Outcome, Reply, Request, Verb, decode, encode, encode_services},
 };
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
         memfd,
     },
 };
+pub use xdp::XdpGrant;
 
 /// How long a call waits for the broker. It answers within milliseconds; a file system that hangs or somebody who holds
 /// the lock of iptables may hold it up.
@@ -275,44 +278,6 @@ impl Channel {
     /// The broker is lost.
     pub fn in_effect(&self, identity: FileIdentity) -> Result<(), BrokerError> {
         self.call(Verb::InEffect(identity), &[], &Outcome::Done).map(drop)
-    }
-
-    /// Has the broker load the program of the XDP engine with its maps, unless it has: [`XDP_DESCRIPTORS`](super::XDP_DESCRIPTORS)
-    /// maps and programs, in the order that the engine knows. It decides nothing before it is attached.
-    ///
-    /// # Errors
-    /// Refused (another engine is configured), it cannot be loaded, or the broker is lost.
-    pub fn xdp_load(&self) -> Result<Vec<OwnedFd>, BrokerError> {
-        self.call(Verb::XdpLoad, &[], &Outcome::XdpLoaded)
-    }
-
-    /// Has the broker attach that program to an interface, unless it is; where packet sockets may be opened, too. Where it
-    /// cannot be attached, that is no error.
-    ///
-    /// # Errors
-    /// Refused (nothing needs this interface), the interface is gone (`ENODEV`), or the broker is lost.
-    pub fn xdp_attach(&self, interface: &str) -> Result<XdpAttached, BrokerError> {
-        match self.request(Verb::XdpAttach(interface.to_owned()), &[])? {
-            (Outcome::XdpAttached(attached), _) => Ok(attached),
-            (outcome, _) => Err(unexpected(&outcome)),
-        }
-    }
-
-    /// Has the broker detach that program from an interface.
-    ///
-    /// # Errors
-    /// The broker is lost.
-    pub fn xdp_detach(&self, interface: &str) -> Result<(), BrokerError> {
-        let verb = Verb::XdpDetach(interface.to_owned());
-        self.call(verb, &[], &Outcome::Done).map(drop)
-    }
-
-    /// Has the broker make tables for that program, [`MAX_TABLES`](super::MAX_TABLES) at most.
-    ///
-    /// # Errors
-    /// Refused (another engine is configured, too many), there is no memory, or the broker is lost.
-    pub fn xdp_tables(&self, count: u8) -> Result<Vec<OwnedFd>, BrokerError> {
-        self.call(Verb::XdpTables(count), &[], &Outcome::XdpTables(count))
     }
 
     /// A descriptor that becomes readable when the broker says something unasked, and at end-of-file when it dies.

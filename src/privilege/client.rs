@@ -15,7 +15,7 @@ use tokio::{
     sync::{Notify, mpsc, oneshot},
 };
 
-use super::{BrokerError, Changed, Channel, FileRead, ListenerRef, Served, What, XdpAttached};
+use super::{BrokerError, Changed, Channel, FileRead, ListenerRef, Served, What, XdpAttached, XdpGrant};
 use crate::{
     base::{SocketKind, SocketPath},
     config::PacketService,
@@ -170,8 +170,16 @@ impl Client {
     ///
     /// # Errors
     /// As [`Channel::xdp_load`].
-    pub async fn xdp_load(&self) -> Result<Vec<OwnedFd>, BrokerError> {
+    pub async fn xdp_load(&self) -> Result<XdpGrant, BrokerError> {
         self.ask(Channel::xdp_load).await
+    }
+
+    /// [`Channel::xdp_settled`].
+    ///
+    /// # Errors
+    /// As [`Channel::xdp_settled`].
+    pub async fn xdp_settled(&self) -> Result<(), BrokerError> {
+        self.ask(Channel::xdp_settled).await
     }
 
     /// [`Channel::xdp_attach`].

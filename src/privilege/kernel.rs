@@ -73,12 +73,16 @@ pub trait KernelOps {
     /// What to tell the operator.
     fn clear_firewall(&mut self) -> Result<(), String>;
 
-    /// Loads the program of the XDP engine with maps for so many flows; again: the same once more. [`XDP_DESCRIPTORS`](super::XDP_DESCRIPTORS) maps and
-    /// programs, in the order that the engine knows.
+    /// Takes what an earlier process has left to this broker, by the names under which the service manager kept it; before the
+    /// broker confines itself.
+    fn inherit(&mut self, _kept: Vec<(String, OwnedFd)>) {}
+
+    /// Loads the program of the XDP engine with maps for so many flows, or takes over what an earlier process has left of it;
+    /// again: the same once more.
     ///
     /// # Errors
     /// What to tell the operator.
-    fn load_xdp(&mut self, _max_flows: NonZeroU32) -> Result<Vec<OwnedFd>, String> {
+    fn load_xdp(&mut self, _max_flows: NonZeroU32) -> Result<XdpLoad, String> {
         Err("this process has no XDP engine".into())
     }
 
@@ -93,6 +97,12 @@ pub trait KernelOps {
 
     /// Detaches the program from the interface of this index.
     fn detach_xdp(&mut self, _ifindex: u32) {}
+
+    /// Ends what an earlier process has left of the program and this one has not taken over.
+    fn settle_xdp(&mut self) {}
+
+    /// Ends all of the program, so that nothing of it is left to the process after this one.
+    fn end_xdp(&mut self) {}
 
     /// Makes tables of the program.
     ///
@@ -120,6 +130,33 @@ pub trait KernelOps {
     }
 }
 
+/// The program of the XDP engine is loaded.
+#[derive(Debug)]
+pub struct XdpLoad {
+    /// [`XDP_DESCRIPTORS`](super::XDP_DESCRIPTORS) maps and programs, then [`XDP_REGISTRY`](super::XDP_REGISTRY) notes, in the
+    /// order that the engine knows.
+    pub fds: Vec<OwnedFd>,
+    /// Whether it goes on with what an earlier process has left.
+    pub takeover: Takeover,
+    /// Why the process after this one will not find it, if it will not.
+    pub not_kept: Option<String>,
+}
+
+/// Whether the program of the XDP engine goes on with what an earlier process has left of it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Takeover {
+    /// There was nothing.
+    Fresh,
+    /// It does: its flows go on.
+    TakenOver,
+    /// It does not: what there was has ended.
+    Refused {
+        /// Why, for the operator.
+        why: String,
+    },
+}
+
 /// An interface that the program of the XDP engine is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct XdpInterface<'a> {
@@ -139,6 +176,8 @@ pub struct XdpAttached {
     pub mode: XdpAttachMode,
     /// Why not better; empty where it is native.
     pub why: String,
+    /// Why the process after this one will not find it attached, if it will not.
+    pub not_kept: Option<String>,
 }
 
 /// Why the packet modes cannot be claimed.

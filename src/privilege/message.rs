@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ListenerRef, Served, What, XdpAttached};
+use super::{ListenerRef, Served, Takeover, What, XdpAttached};
 use crate::{
     base::{Holder, PortRanges, SocketKind, SocketPath},
     config::PacketService,
@@ -19,6 +19,9 @@ pub const MAX_SERVICES_BYTES: usize = 8 << 20;
 
 /// Maps and programs of the XDP engine that come with a reply.
 pub const XDP_DESCRIPTORS: usize = 20;
+
+/// Notes for the process after this one, which come with them.
+pub const XDP_REGISTRY: usize = 3;
 
 /// Tables of the XDP engine that are asked for at once, at most.
 pub const MAX_TABLES: u8 = 16;
@@ -76,6 +79,8 @@ pub enum Verb {
     XdpDetach(String),
     /// Make so many tables for it, [`MAX_TABLES`] at most.
     XdpTables(u8),
+    /// End what an earlier process has left of it and this one has not taken over.
+    XdpSettled,
 }
 
 impl Verb {
@@ -99,7 +104,8 @@ impl Verb {
             | Self::XdpLoad
             | Self::XdpAttach(_)
             | Self::XdpDetach(_)
-            | Self::XdpTables(_) => 0,
+            | Self::XdpTables(_)
+            | Self::XdpSettled => 0,
         }
     }
 }
@@ -150,8 +156,14 @@ pub enum Outcome {
     Served(Served),
     /// Another process holds the packet modes of this network namespace.
     Held(Holder),
-    /// The program of the XDP engine is loaded: [`XDP_DESCRIPTORS`] of its maps and programs come with the reply.
-    XdpLoaded,
+    /// The program of the XDP engine is loaded: [`XDP_DESCRIPTORS`] of its maps and programs come with the reply, and
+    /// [`XDP_REGISTRY`] notes.
+    XdpLoaded {
+        /// Whether it goes on with what an earlier process has left.
+        takeover: Takeover,
+        /// Why the process after this one will not find it, if it will not.
+        not_kept: Option<String>,
+    },
     /// Where it is attached to an interface now.
     XdpAttached(XdpAttached),
     /// So many tables come with the reply.
@@ -187,7 +199,7 @@ impl Outcome {
         match self {
             Self::Bound | Self::Contents { .. } | Self::PacketSocket | Self::Connected | Self::LogFile => 1,
             Self::ServerSockets => SocketKind::BATCH,
-            Self::XdpLoaded => XDP_DESCRIPTORS,
+            Self::XdpLoaded { .. } => XDP_DESCRIPTORS + XDP_REGISTRY,
             Self::XdpTables(count) => *count as usize,
             Self::Ready
             | Self::Changed(_)
@@ -228,12 +240,25 @@ impl Outcome {
         })
     }
 
+    /// The program of the XDP engine is loaded.
+    #[must_use]
+    pub fn xdp_loaded(takeover: Takeover, not_kept: Option<&str>) -> Self {
+        Self::XdpLoaded {
+            takeover: match takeover {
+                Takeover::Refused { why } => Takeover::Refused { why: shorten(&why) },
+                other => other,
+            },
+            not_kept: not_kept.map(shorten),
+        }
+    }
+
     /// Where the program of the XDP engine is attached.
     #[must_use]
     pub fn xdp_attached(attached: &XdpAttached) -> Self {
         Self::XdpAttached(XdpAttached {
             mode: attached.mode,
             why: shorten(&attached.why),
+            not_kept: attached.not_kept.as_deref().map(shorten),
         })
     }
 
@@ -361,6 +386,7 @@ mod tests {
             Verb::XdpAttach("eth0".into()),
             Verb::XdpDetach("größe\0".into()),
             Verb::XdpTables(16),
+            Verb::XdpSettled,
         ] {
             let request = Request { number: 7, verb };
             assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);

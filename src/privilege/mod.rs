@@ -32,7 +32,7 @@
 //! | [`in_effect`](Channel::in_effect) | nothing: it takes rights away |
 //! | [`xdp_load`](Channel::xdp_load), [`xdp_tables`](Channel::xdp_tables) | the configuration has `engine = "xdp"`; the program is the one in this binary, the number of flows that of the broker's own configuration |
 //! | [`xdp_attach`](Channel::xdp_attach) | as `packet_socket` |
-//! | [`xdp_detach`](Channel::xdp_detach) | nothing: it takes away |
+//! | [`xdp_detach`](Channel::xdp_detach), [`xdp_settled`](Channel::xdp_settled) | nothing: they take away |
 //!
 //! Three ways to start, one code:
 //!
@@ -141,12 +141,14 @@ use crate::{
 };
 
 pub use archive::{ArchiveError, ArchivedFile, read as read_archive};
-pub use channel::{Changed, Channel, FileRead};
+pub use channel::{Changed, Channel, FileRead, XdpGrant};
 pub(crate) use client::{BrokerNews, Client, News};
 pub use drop::{DropError, Proof, drop_privileges, prove};
 pub(crate) use files::LOOK;
-pub use kernel::{ClaimError, KernelOps, NoPacketModes, Served, XdpAttached, XdpInterface};
-pub use message::{MAX_TABLES, XDP_DESCRIPTORS};
+pub use kernel::{
+    ClaimError, KernelOps, NoPacketModes, Served, Takeover, XdpAttached, XdpInterface, XdpLoad,
+};
+pub use message::{MAX_TABLES, XDP_DESCRIPTORS, XDP_REGISTRY};
 pub(crate) use policy::Policy;
 pub use sandbox::Sandbox;
 pub use start::{Children, ForkError, Start};

@@ -237,6 +237,7 @@ impl PacketSockets {
         for (_, ifindex) in std::mem::take(&mut self.attached) {
             self.kernel.detach_xdp(ifindex);
         }
+        self.kernel.end_xdp();
         if self.is_firewall_touched {
             let _ = capability::with_ambient(|| self.kernel.clear_firewall());
         }

@@ -38,6 +38,9 @@ pub struct Start<'a> {
     pub kernel: Box<dyn KernelOps>,
     /// Ports that the daemon has listeners of already.
     pub bound: BTreeSet<(Protocol, u16)>,
+    /// What an earlier process has left to the broker, by the names under which the service manager kept it. Nobody else has
+    /// it once the broker is there.
+    pub kept: Vec<(String, OwnedFd)>,
     /// Whether somebody keeps listening sockets for the process after this one, so that those at paths keep their files.
     pub keeps_sockets: bool,
     /// Files and directories that no command may open, besides the configuration and the keys that it names.
@@ -115,8 +118,10 @@ impl Start<'_> {
             daemon: None,
         };
         let (target, told) = (self.target, hidden.clone());
-        let broker = process::fork_child([theirs, to_runner], |[socket, to_runner]| {
+        let (names, kept): (Vec<String>, Vec<OwnedFd>) = self.kept.into_iter().unzip();
+        let broker = process::fork_child_with([theirs, to_runner], kept, |[socket, to_runner], kept| {
             child.runner = Some(Link::new(to_runner, told, &config));
+            child.inherit(names.into_iter().zip(kept).collect());
             child.run(&socket, target, daemon)
         })?;
         let broker_id = broker.as_raw().unsigned_abs();

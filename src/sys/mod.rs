@@ -19,6 +19,7 @@ pub mod interfaces;
 pub(crate) mod link_settings;
 pub(crate) mod listener;
 pub(crate) mod listener_options;
+pub(crate) mod manager;
 pub mod memfd;
 pub mod memory;
 pub(crate) mod netlink;

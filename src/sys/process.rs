@@ -64,14 +64,26 @@ pub fn names_in_this_network() -> BTreeSet<String> {
         .collect()
 }
 
-/// Forks. The child keeps no descriptor but those of `keep` (0, 1 and 2 become /dev/null), runs `child` and exits with what
-/// that returns; it never returns from here. The parent gets the child's id, and `keep` is closed in it.
+/// As [`fork_child_with`], with no more than these.
 ///
 /// # Errors
-/// The process has more than one thread, or a system call failed.
+/// As [`fork_child_with`].
 pub fn fork_child<const N: usize>(
     keep: [OwnedFd; N],
     child: impl FnOnce([OwnedFd; N]) -> i32,
+) -> Result<Pid, ForkError> {
+    fork_child_with(keep, Vec::new(), |keep, _| child(keep))
+}
+
+/// Forks. The child keeps no descriptor but those of `keep` and `more` (0, 1 and 2 become /dev/null), runs `child` and exits
+/// with what that returns; it never returns from here. The parent gets the child's id, and both are closed in it.
+///
+/// # Errors
+/// The process has more than one thread, or a system call failed.
+pub fn fork_child_with<const N: usize>(
+    keep: [OwnedFd; N],
+    more: Vec<OwnedFd>,
+    child: impl FnOnce([OwnedFd; N], Vec<OwnedFd>) -> i32,
 ) -> Result<Pid, ForkError> {
     let threads = thread_count().map_err(ForkError::CountThreads)?;
     if threads != 1 {
@@ -84,10 +96,11 @@ pub fn fork_child<const N: usize>(
         ForkResult::Child => {
             // A panic must not unwind into the parent's frames, of which this process has a copy.
             let status = catch_unwind(AssertUnwindSafe(|| {
-                if close_all_but(keep.each_ref().map(AsRawFd::as_raw_fd)).is_err() {
+                let kept = keep.iter().chain(&more).map(AsRawFd::as_raw_fd);
+                if close_all_but(kept.collect()).is_err() {
                     return EXIT_OS_ERROR;
                 }
-                child(keep)
+                child(keep, more)
             }))
             .unwrap_or(EXIT_PANICKED);
             // SAFETY: _exit has no precondition. exit() would run the parent's exit handlers a second time.
@@ -99,7 +112,7 @@ pub fn fork_child<const N: usize>(
 /// Closes every descriptor but 0, 1, 2, which become /dev/null, and those of `keep`, of which none may be one of those.
 ///
 /// Only the forked child may call it: the Rust owners of what is closed are in frames that never run there.
-fn close_all_but<const N: usize>(mut keep: [RawFd; N]) -> io::Result<()> {
+fn close_all_but(mut keep: Vec<RawFd>) -> io::Result<()> {
     keep.sort_unstable();
     if keep.iter().any(|fd| *fd <= 2) {
         return Err(Errno::EBADF.into());

@@ -52,6 +52,7 @@ pub fn fork(
         kernel: executor,
         // it has no listeners yet
         bound: BTreeSet::new(),
+        kept: Vec::new(),
         keeps_sockets: false,
         hidden: Vec::new(),
     };

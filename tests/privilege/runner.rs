@@ -46,6 +46,7 @@ fn started(text: &str) -> Children {
         target: Some(&target),
         kernel: Box::new(NoPacketModes),
         bound: Default::default(),
+        kept: Vec::new(),
         keeps_sockets: false,
         hidden: Vec::new(),
     };

@@ -69,6 +69,7 @@ fn started(source_address: &str) -> Channel {
         target: Some(&target),
         kernel: Box::new(NoPacketModes),
         bound: Default::default(),
+        kept: Vec::new(),
         keeps_sockets: false,
         hidden: Vec::new(),
     };

@@ -10,6 +10,7 @@ use super::socket_files::NewFiles;
 use crate::{
     base::{Endpoint, ListenAddr, ListenerId, PeerTimeouts, Protocol, SocketOptions, SocketPath, Zone},
     config::Config,
+    engine::xdp::load,
     privilege::{BrokerError, Client, ListenerRef},
     sys::{
         inherited::{self, Inherited},
@@ -95,6 +96,8 @@ pub struct Predecessors {
     /// Names under which nothing need be kept: those of what is no listener of ours, and those that another version of
     /// Convey gave to one.
     outdated: BTreeSet<String>,
+    /// What is the broker's.
+    for_broker: Vec<(String, OwnedFd)>,
 }
 
 impl Predecessors {
@@ -110,6 +113,10 @@ impl Predecessors {
     fn of(inherited: Vec<Inherited>) -> Self {
         let mut all = Self::default();
         for Inherited { name, fd } in inherited {
+            if name.starts_with(load::KEPT) {
+                all.for_broker.push((name, fd));
+                continue;
+            }
             let id = listener_of(&fd, &name);
             if id.map(kept_as).as_ref() != Some(&name) {
                 all.outdated.insert(name);
@@ -119,6 +126,11 @@ impl Predecessors {
             }
         }
         all
+    }
+
+    /// What the broker goes on with, by the names under which it was kept.
+    pub fn take_for_broker(&mut self) -> Vec<(String, OwnedFd)> {
+        std::mem::take(&mut self.for_broker)
     }
 
     /// Ports that their sockets listen on.

@@ -4,12 +4,18 @@ use std::os::fd::OwnedFd;
 
 use super::{PacketSockets, failed};
 use crate::privilege::{
-    Policy, XDP_DESCRIPTORS, XdpInterface, confine,
+    Policy, XDP_DESCRIPTORS, XDP_REGISTRY, XdpInterface, XdpLoad, confine,
     message::{MAX_TABLES, Outcome},
 };
 
 impl PacketSockets {
-    /// Loads the program, unless it is, and hands its maps and programs out. It decides nothing before it is attached.
+    /// Takes what an earlier process has left, by the names under which it was kept.
+    pub fn inherit(&mut self, kept: Vec<(String, OwnedFd)>) {
+        self.kernel.inherit(kept);
+    }
+
+    /// Loads the program, unless it is, or takes over what an earlier process has left, and hands its maps and programs out.
+    /// What is not taken over decides nothing before it is attached.
     pub fn load_xdp(&mut self, policy: &Policy) -> (Outcome, Vec<OwnedFd>) {
         if let Some(refused) = self.refuse_xdp(policy) {
             return (refused, Vec::new());
@@ -20,16 +26,20 @@ impl PacketSockets {
             let why = format!("give up a capability after loading the XDP program: {error}");
             return (Outcome::unable(&why), Vec::new());
         }
-        let descriptors = match loaded {
-            Ok(descriptors) => descriptors,
+        let XdpLoad {
+            fds,
+            takeover,
+            not_kept,
+        } = match loaded {
+            Ok(loaded) => loaded,
             Err(why) => return (Outcome::unable(&why), Vec::new()),
         };
         self.is_xdp_loaded = true;
         if let Err(why) = self.kernel.widen_xdp(policy.in_effect()) {
             return (Outcome::unable(&why), Vec::new());
         }
-        debug_assert_eq!(descriptors.len(), XDP_DESCRIPTORS);
-        (Outcome::XdpLoaded, descriptors)
+        debug_assert_eq!(fds.len(), XDP_DESCRIPTORS + XDP_REGISTRY);
+        (Outcome::xdp_loaded(takeover, not_kept.as_deref()), fds)
     }
 
     /// Makes tables.
@@ -75,6 +85,12 @@ impl PacketSockets {
         if let Some(ifindex) = self.attached.remove(name) {
             self.kernel.detach_xdp(ifindex);
         }
+        Outcome::Done
+    }
+
+    /// Ends what an earlier process has left and this one has not taken over.
+    pub fn settle_xdp(&mut self) -> Outcome {
+        self.kernel.settle_xdp();
         Outcome::Done
     }
 

@@ -1,5 +1,7 @@
 //! What the broker does in the kernel for the packet modes: the modules that know how, put together.
 
+mod xdp;
+
 use std::{
     io,
     num::NonZeroU32,
@@ -12,20 +14,19 @@ use crate::{
     config::{Config, PacketService, model::XdpMode},
     engine::{
         raw::socket,
-        xdp::{
-            attach, layout,
-            load::{self, LoadLimits, Loaded},
-            object::OBJECT,
-            services::ServiceMaps,
-        },
+        xdp::{attach, layout, load::LoadLimits, services::ServiceMaps},
     },
     firewall::{Applied, Firewall, Lock, LockError, Monitor},
-    privilege::{ClaimError, KernelOps, Served, XDP_DESCRIPTORS, XdpAttached, XdpInterface},
+    privilege::{
+        ClaimError, KernelOps, Served, XDP_DESCRIPTORS, XDP_REGISTRY, XdpAttached, XdpInterface, XdpLoad,
+    },
     sys::link_settings,
 };
 
+use xdp::XdpProgram;
+
 const _: () = assert!(
-    layout::HANDED.len() == XDP_DESCRIPTORS,
+    layout::HANDED.len() == XDP_DESCRIPTORS && layout::REGISTRY == XDP_REGISTRY,
     "the broker hands out what the engine takes"
 );
 
@@ -37,7 +38,7 @@ pub struct HostKernel {
     us: Holder,
     held: Option<Held>,
     /// The program of the XDP engine.
-    xdp: Option<Loaded>,
+    xdp: XdpProgram,
 }
 
 /// The packet modes are ours.
@@ -56,13 +57,8 @@ impl HostKernel {
             firewall,
             us,
             held: None,
-            xdp: None,
+            xdp: XdpProgram::new(),
         }
-    }
-
-    fn xdp(&mut self) -> io::Result<&mut Loaded> {
-        let unloaded = || io::Error::new(io::ErrorKind::NotFound, "the XDP program is not loaded");
-        self.xdp.as_mut().ok_or_else(unloaded)
     }
 }
 
@@ -137,25 +133,17 @@ impl KernelOps for HostKernel {
         })
     }
 
-    fn load_xdp(&mut self, max_flows: NonZeroU32) -> Result<Vec<OwnedFd>, String> {
-        if self.xdp.is_none() {
-            let limits = LoadLimits {
-                // half of those of both modes, as in memory
-                flows: NonZeroU32::new(max_flows.get() / 2).unwrap_or(NonZeroU32::MIN),
-                nat_flows: max_flows,
-            };
-            let loaded = load::load(OBJECT, limits).map_err(|error| {
-                let last = error.log.lines().rev().take(2).collect::<Vec<_>>();
-                let said = last.into_iter().rev().collect::<Vec<_>>().join("; ");
-                match said.is_empty() {
-                    true => error.to_string(),
-                    false => format!("{error}; the kernel's verifier says: {said}"),
-                }
-            })?;
-            self.xdp = Some(loaded);
-        }
-        let descriptors = self.xdp().and_then(|loaded| loaded.hand_out());
-        descriptors.map_err(|error| format!("hand the XDP program out: {error}"))
+    fn inherit(&mut self, kept: Vec<(String, OwnedFd)>) {
+        self.xdp.inherit(kept);
+    }
+
+    fn load_xdp(&mut self, max_flows: NonZeroU32) -> Result<XdpLoad, String> {
+        let limits = LoadLimits {
+            // half of those of both modes, as in memory
+            flows: NonZeroU32::new(max_flows.get() / 2).unwrap_or(NonZeroU32::MIN),
+            nat_flows: max_flows,
+        };
+        self.xdp.load(limits)
     }
 
     fn attach_xdp(&mut self, to: XdpInterface<'_>, mode: XdpMode) -> io::Result<XdpAttached> {
@@ -166,22 +154,27 @@ impl KernelOps for HostKernel {
             // who does not say is none
             is_veth: link_settings::driver(to.name).is_ok_and(|driver| driver == "veth"),
         };
-        let attach::Attached { mode, why } = self.xdp()?.attach(&interface, mode);
-        Ok(XdpAttached { mode, why })
+        self.xdp.attach(&interface, mode)
     }
 
     fn detach_xdp(&mut self, ifindex: u32) {
-        if let Some(loaded) = &mut self.xdp {
-            loaded.detach(ifindex);
-        }
+        self.xdp.detach(ifindex);
+    }
+
+    fn settle_xdp(&mut self) {
+        self.xdp.settle();
+    }
+
+    fn end_xdp(&mut self) {
+        self.xdp.end();
     }
 
     fn make_xdp_tables(&mut self, count: u8) -> io::Result<Vec<OwnedFd>> {
-        self.xdp()?.make_tables(count)
+        self.xdp.loaded()?.make_tables(count)
     }
 
     fn narrow_xdp(&mut self, services: &[PacketService]) -> Result<(), String> {
-        let Some(loaded) = &mut self.xdp else {
+        let Ok(loaded) = self.xdp.loaded() else {
             return Ok(());
         };
         let narrowed = loaded.narrow(&ServiceMaps::of(services));
@@ -189,7 +182,7 @@ impl KernelOps for HostKernel {
     }
 
     fn widen_xdp(&mut self, services: &[PacketService]) -> Result<Option<String>, String> {
-        let Some(loaded) = &mut self.xdp else {
+        let Ok(loaded) = self.xdp.loaded() else {
             return Ok(None);
         };
         let wanted = ServiceMaps::of(services);
