@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::{fs::PermissionsExt as _, net::UnixDatagram},
     },
     path::{Path, PathBuf},
@@ -16,7 +16,10 @@ use std::{
 };
 
 use convey::sys::fdpass;
-use nix::sys::stat::fstat;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::fstat,
+};
 
 /// Collects what a daemon tells its service manager.
 pub struct Notify {
@@ -28,8 +31,16 @@ pub struct Notify {
 #[derive(Default)]
 struct Shared {
     seen: Mutex<Vec<String>>,
-    store: Mutex<Vec<(String, OwnedFd)>>,
+    store: Mutex<Vec<Kept>>,
     stop: AtomicBool,
+}
+
+/// A descriptor in the store.
+struct Kept {
+    name: String,
+    fd: OwnedFd,
+    /// Whether it is dropped as soon as it has an error or has been hung up: without `FDPOLL=0`.
+    is_watched: bool,
 }
 
 impl Notify {
@@ -68,28 +79,40 @@ impl Notify {
     /// The names of the descriptors that it keeps.
     pub fn kept(&self) -> Vec<String> {
         let store = self.shared.store.lock().expect("the store");
-        store.iter().map(|(name, _)| name.clone()).collect()
+        store.iter().map(|kept| kept.name.clone()).collect()
     }
 
     /// Keeps one more descriptor.
     pub fn keep(&self, name: &str, fd: OwnedFd) {
         let mut store = self.shared.store.lock().expect("the store");
-        store.push((name.to_owned(), fd));
+        store.push(Kept {
+            name: name.to_owned(),
+            fd,
+            is_watched: false,
+        });
+    }
+
+    /// Loses what it keeps under names that begin so: all is lost at a stop, and some may be at any time.
+    pub fn lose(&self, prefix: &str) {
+        let mut store = self.shared.store.lock().expect("the store");
+        store.retain(|kept| !kept.name.starts_with(prefix));
     }
 
     /// Gives all that it keeps another name, as another version of Convey may have.
     pub fn rename_kept(&self, name: &str) {
         let mut store = self.shared.store.lock().expect("the store");
-        for (kept, _) in store.iter_mut() {
-            name.clone_into(kept);
+        for kept in store.iter_mut() {
+            name.clone_into(&mut kept.name);
         }
     }
 
-    /// Copies of the descriptors that it keeps, which a program inherits, with their names.
+    /// Copies of the descriptors that it keeps, which a program inherits, with their names: the last one first, as systemd does.
     pub fn hand_over(&self) -> Vec<(String, OwnedFd)> {
-        let store = self.shared.store.lock().expect("the store");
+        let mut store = self.shared.store.lock().expect("the store");
+        store.retain(|kept| !(kept.is_watched && is_over(&kept.fd)));
         let copy = |fd: &OwnedFd| nix::unistd::dup(fd).expect("dup of a kept descriptor");
-        store.iter().map(|(name, fd)| (name.clone(), copy(fd))).collect()
+        let copies = store.iter().rev();
+        copies.map(|kept| (kept.name.clone(), copy(&kept.fd))).collect()
     }
 
     /// Waits for an assignment that starts with `prefix`, past the first `skip` ones. False after `limit`, or as soon
@@ -143,20 +166,50 @@ impl Shared {
         }
     }
 
-    /// As sd_pid_notify_with_fds(3) says: what is kept already is not kept twice, a name is removed with all it has.
+    /// As sd_pid_notify_with_fds(3) says: what is kept already is not kept twice, a name is removed with all it has, and what is
+    /// watched is dropped when it is over.
     fn keep(&self, text: &str, fds: Vec<OwnedFd>) {
         let mut store = self.store.lock().expect("the store");
         let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
-        let identity = |fd: &OwnedFd| fstat(fd).map(|stat| stat.st_ino).ok();
-        if text.lines().any(|line| line == "FDSTOREREMOVE=1") {
-            store.retain(|(kept, _)| Some(kept.as_str()) != name);
+        let lines = |wanted: &str| text.lines().any(|line| line == wanted);
+        if lines("FDSTOREREMOVE=1") {
+            store.retain(|kept| Some(kept.name.as_str()) != name);
         }
-        if text.lines().any(|line| line == "FDSTORE=1") {
+        if lines("FDSTORE=1") {
+            let is_watched = !lines("FDPOLL=0");
             for fd in fds {
-                if !store.iter().any(|(_, kept)| identity(kept) == identity(&fd)) {
-                    store.push((name.unwrap_or("stored").to_owned(), fd));
+                let is_kept = store.iter().any(|kept| identity(&kept.fd) == identity(&fd));
+                if !is_kept && !(is_watched && is_over(&fd)) {
+                    store.push(Kept {
+                        name: name.unwrap_or("stored").to_owned(),
+                        fd,
+                        is_watched,
+                    });
                 }
             }
         }
     }
+}
+
+/// What tells a file from others. All maps, programs and links of the kernel have one inode: those say their numbers beside it.
+fn identity(fd: &OwnedFd) -> Option<(u64, u64, Vec<String>)> {
+    let stat = fstat(fd).ok()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    let is_number = |line: &&str| {
+        ["map_id:", "prog_id:", "link_id:"]
+            .iter()
+            .any(|key| line.starts_with(key))
+    };
+    let numbers = info.lines().filter(is_number).map(str::to_owned).collect();
+    Some((stat.st_dev, stat.st_ino, numbers))
+}
+
+/// Whether systemd would drop it: what it watches and has an error, or has been hung up.
+fn is_over(fd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+    let over = PollFlags::POLLERR | PollFlags::POLLHUP;
+    poll(&mut polled, PollTimeout::ZERO).is_ok()
+        && polled[0]
+            .revents()
+            .is_some_and(|revents| revents.intersects(over))
 }
