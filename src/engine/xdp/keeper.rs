@@ -1,5 +1,6 @@
 //! Keeps the program's maps: writes what services and next hops say, reads what it has counted, and clears expired flows away.
 
+mod adopt;
 mod nat;
 mod scan;
 mod writing;
@@ -17,6 +18,7 @@ use super::{
     flow_map::{BATCH, FlowMap},
     layout::{CLAIMS, TrafficValue},
     nat_map::NatMap,
+    registry::Registry,
     store::XdpStore,
     tables::{TableMaker, Tables},
 };
@@ -41,6 +43,7 @@ pub struct Keeper {
     /// Its shard of the snapshot's counters.
     worker: WorkerId,
     tables: Tables,
+    registry: Registry,
     /// What the maps hold, but for the tables.
     written: Contents,
     /// Of the targets' entries, even.
@@ -65,15 +68,22 @@ struct Others {
 }
 
 impl Keeper {
-    /// Of maps that hold nothing yet. `worker` is a shard of the snapshot's counters that nobody else writes.
+    /// Of maps that are to be [cleared](Self::clear) or [taken over](Self::adopt) first. `worker` is a shard of the snapshot's
+    /// counters that nobody else writes.
     #[must_use]
-    pub fn new(flows: Arc<Flows<XdpStore>>, make_tables: TableMaker, worker: WorkerId) -> Self {
+    pub fn new(
+        flows: Arc<Flows<XdpStore>>,
+        make_tables: TableMaker,
+        registry: Registry,
+        worker: WorkerId,
+    ) -> Self {
         Self {
             map: Arc::clone(flows.store().map()),
             nat: Arc::clone(flows.store().nat()),
             flows,
             worker,
             tables: Tables::new(make_tables),
+            registry,
             written: Contents::default(),
             version: 0,
             accounts: Accounts::default(),

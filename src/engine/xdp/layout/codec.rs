@@ -193,10 +193,10 @@ pub fn ranges_to_bytes(ranges: &[RangeValue]) -> [u8; RANGES_SIZE] {
     written.end()
 }
 
-const TARGET_KNOWN: u16 = 1;
-const TARGET_DOWN: u16 = 2;
-const TARGET_L2: u16 = 4;
-const TARGET_SLOW: u16 = 8;
+pub(super) const TARGET_KNOWN: u16 = 1;
+pub(super) const TARGET_DOWN: u16 = 2;
+pub(super) const TARGET_L2: u16 = 4;
+pub(super) const TARGET_SLOW: u16 = 8;
 
 impl TargetValue {
     /// Bytes of it.
@@ -345,10 +345,10 @@ impl InterfaceValue {
     }
 }
 
-const SETTINGS_PASSTHROUGH: u32 = 1;
-const SETTINGS_ANY_INTERFACE: u32 = 2;
-const SETTINGS_MOVED: u32 = 4;
-const SETTINGS_OTHERS: u32 = 8;
+pub(super) const SETTINGS_PASSTHROUGH: u32 = 1;
+pub(super) const SETTINGS_ANY_INTERFACE: u32 = 2;
+pub(super) const SETTINGS_MOVED: u32 = 4;
+pub(super) const SETTINGS_OTHERS: u32 = 8;
 
 impl SettingsValue {
     /// Bytes of it.

@@ -361,7 +361,7 @@ impl HopValue {
 }
 
 /// Flag of a value of `sources`.
-const SERVED: u16 = 1;
+pub(super) const SERVED: u16 = 1;
 
 impl SourceValue {
     /// Bytes of it.
