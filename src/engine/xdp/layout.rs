@@ -7,6 +7,7 @@
 mod codec;
 mod nat;
 mod orders;
+mod written;
 
 use std::net::{IpAddr, SocketAddr};
 
