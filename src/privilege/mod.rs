@@ -46,6 +46,12 @@
 //! and NET_RAW are inheritable in it, and ambient only while it runs `iptables`. Where the configuration at the start has
 //! `engine = "xdp"` it keeps BPF too, and PERFMON until it has loaded the program, which without it is slower.
 //!
+//! What the service manager has kept of an earlier program (its maps, its links to interfaces) the daemon's process gets at its
+//! start, as systemd hands it to nobody else, and moves it into the broker by the fork: neither daemon nor runner has it after that.
+//! The broker looks at what each of them is, goes on with it or ends it, and has what it makes kept by messages of its own. Of
+//! the program the daemon gets what it works with, and notes for the daemon after it; never a link, nor the maps that say
+//! which packets are ours.
+//!
 //! # What this does not contain
 //!
 //! The daemon has no capability, may not execute, look into other processes, or make sockets of other families, and
@@ -61,7 +67,11 @@
 //! - where the configuration has `engine = "xdp"`: holds the maps of that program but the two that say which packets are ours, so
 //!   that it sends those of the services in effect in mode `dsr` to whatever link address and by whatever attached interface it
 //!   likes, rewritten to any address; and runs the program on frames of its own making, by which it leaves no other host than it
-//!   reaches with a packet socket. It makes, loads and attaches nothing;
+//!   reaches with a packet socket. It makes, loads, attaches and detaches nothing. What it does to those maps and notes outlives
+//!   it where the service manager keeps them: the daemon after it goes on by them, until `systemctl stop` and `start`;
+//! - where a service manager keeps descriptors: has it keep others, or none, so that the next start finds less, or nothing, to
+//!   go on with; and says what it likes of the service, its main process among it. The commands that the runner starts can say
+//!   the same (`NotifyAccess=all`), though nothing tells them where;
 //! - makes TCP and UDP connections to anywhere, as a load balancer must, and listens on ports from 1024;
 //! - connects to any unix socket at a path that its user may write to, whether a server is there or not: landlock has no rule
 //!   for that. A user that is put in the group of a server's socket can reach whatever else that group can;

@@ -92,10 +92,10 @@ impl Notify {
         });
     }
 
-    /// Loses what it keeps under names that begin so: all is lost at a stop, and some may be at any time.
-    pub fn lose(&self, prefix: &str) {
+    /// Loses what it keeps under a name.
+    pub fn lose(&self, name: &str) {
         let mut store = self.shared.store.lock().expect("the store");
-        store.retain(|kept| !kept.name.starts_with(prefix));
+        store.retain(|kept| kept.name != name);
     }
 
     /// Gives all that it keeps another name, as another version of Convey may have.

@@ -15,13 +15,13 @@ use convey::{
     engine::xdp::{
         attach,
         layout::{EndpointKey, FlowKey, HANDED, Order, OrderKind, OrderResult, TABLE_ELEMENTS},
-        load::{self, LoadLimits, Loaded},
+        load::{self, LoadLimits, Loaded, Predecessor},
         object::OBJECT,
         services::ServiceMaps,
     },
     privilege::{
-        BrokerError, Channel, KernelOps, MAX_TABLES, Sandbox, Served, Target, XdpAttached, XdpInterface,
-        drop_privileges, prove,
+        BrokerError, Channel, KernelOps, MAX_TABLES, Sandbox, Served, Takeover, Target, XDP_REGISTRY,
+        XdpAttached, XdpInterface, XdpLoad, drop_privileges, prove,
     },
     sys::{
         bpf::{
@@ -82,11 +82,22 @@ pub fn trials(root: bool) -> Vec<Trial> {
 
 /// The program of this build, and neither firewall nor packet sockets.
 #[derive(Default)]
-struct Real(Option<Loaded>);
+struct Real {
+    predecessor: Predecessor,
+    loaded: Option<(Loaded, Takeover)>,
+}
 
 impl Real {
     fn loaded(&mut self) -> io::Result<&mut Loaded> {
-        self.0.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+        let loaded = self.loaded.as_mut().map(|(loaded, _)| loaded);
+        loaded.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn limits(max_flows: NonZeroU32) -> LoadLimits {
+    LoadLimits {
+        flows: max_flows,
+        nat_flows: max_flows,
     }
 }
 
@@ -107,17 +118,40 @@ impl KernelOps for Real {
         Ok(())
     }
 
-    fn load_xdp(&mut self, max_flows: NonZeroU32) -> Result<Vec<OwnedFd>, String> {
-        if self.0.is_none() {
-            let limits = LoadLimits {
-                flows: max_flows,
-                nat_flows: max_flows,
-            };
-            let loaded = load::load(OBJECT, limits);
-            self.0 = Some(loaded.map_err(|error| format!("{error}\n{}", error.log))?);
+    fn inherit(&mut self, kept: Vec<(String, OwnedFd)>) {
+        self.predecessor = Predecessor::of(kept);
+    }
+
+    fn load_xdp(&mut self, max_flows: NonZeroU32) -> Result<XdpLoad, String> {
+        if self.loaded.is_none() {
+            let predecessor = std::mem::take(&mut self.predecessor);
+            self.loaded = Some(if predecessor.is_empty() {
+                let loaded = load::load(OBJECT, limits(max_flows));
+                let loaded = loaded.map_err(|error| format!("{error}\n{}", error.log))?;
+                (loaded, Takeover::Fresh)
+            } else {
+                let taken = load::take_over(predecessor, OBJECT, limits(max_flows));
+                (taken.map_err(|why| why.to_string())?, Takeover::TakenOver)
+            });
         }
-        let descriptors = self.loaded().and_then(|loaded| loaded.hand_out());
-        descriptors.map_err(|error| error.to_string())
+        let (loaded, takeover) = self.loaded.as_ref().ok_or("nothing is loaded")?;
+        let hand_out = || -> io::Result<Vec<OwnedFd>> {
+            let mut fds = loaded.hand_out()?;
+            fds.extend(loaded.hand_out_registry()?);
+            Ok(fds)
+        };
+        Ok(XdpLoad {
+            fds: hand_out().map_err(|error| error.to_string())?,
+            takeover: takeover.clone(),
+            not_kept: None,
+        })
+    }
+
+    fn settle_xdp(&mut self) {
+        match self.loaded() {
+            Ok(loaded) => drop(loaded.settle()),
+            Err(_) => drop(std::mem::take(&mut self.predecessor).end()),
+        }
     }
 
     fn attach_xdp(&mut self, to: XdpInterface<'_>, mode: XdpMode) -> io::Result<XdpAttached> {
@@ -129,11 +163,15 @@ impl KernelOps for Real {
             is_veth: true,
         };
         let attach::Attached { mode, why } = self.loaded()?.attach(&interface, mode);
-        Ok(XdpAttached { mode, why })
+        Ok(XdpAttached {
+            mode,
+            why,
+            not_kept: None,
+        })
     }
 
     fn detach_xdp(&mut self, ifindex: u32) {
-        self.0.as_mut().unwrap().detach(ifindex);
+        let _ = self.loaded().unwrap().detach(ifindex);
     }
 
     fn make_xdp_tables(&mut self, count: u8) -> io::Result<Vec<OwnedFd>> {
@@ -141,7 +179,7 @@ impl KernelOps for Real {
     }
 
     fn narrow_xdp(&mut self, services: &[PacketService]) -> Result<(), String> {
-        let Some(loaded) = &mut self.0 else {
+        let Ok(loaded) = self.loaded() else {
             return Ok(());
         };
         let narrowed = loaded.narrow(&ServiceMaps::of(services));
@@ -149,7 +187,7 @@ impl KernelOps for Real {
     }
 
     fn widen_xdp(&mut self, services: &[PacketService]) -> Result<Option<String>, String> {
-        if let Some(loaded) = &mut self.0 {
+        if let Ok(loaded) = self.loaded() {
             let widened = loaded.widen(&ServiceMaps::of(services));
             widened.map_err(|error| error.to_string())?;
         }
@@ -180,8 +218,10 @@ impl Stage {
         let root = own_network();
         let broker = fork(&nowhere(), TEXT, Some(&nobody()));
         drop_privileges(Some(&nobody()), &Sandbox::default()).unwrap();
-        let handed = broker.xdp_load().unwrap();
-        assert_eq!(handed.len(), HANDED.len());
+        let grant = broker.xdp_load().unwrap();
+        let handed = grant.fds;
+        assert_eq!((handed.len(), grant.takeover), (HANDED.len(), Takeover::Fresh));
+        assert_eq!(grant.registry.len(), XDP_REGISTRY);
         Self { broker, root, handed }
     }
 
@@ -295,7 +335,7 @@ pub fn used_without_a_capability() {
     eperm(NewMap { name: "own", info }.create().unwrap_err());
     eperm(attach_xdp(stage.fd("convey"), 2, XdpPlace::Stack).unwrap_err());
     // the same once more
-    let again = stage.broker.xdp_load().unwrap();
+    let again = stage.broker.xdp_load().unwrap().fds;
     let at = HANDED.iter().position(|name| *name == "targets").unwrap();
     assert_eq!(bpf::info(again[at].as_fd()).unwrap(), targets.info());
     let same = Map::new(again[at].try_clone().unwrap()).unwrap();
@@ -328,7 +368,7 @@ pub fn attached_where_packets_are_taken() {
     let other = fork(&nowhere(), TEXT, Some(&nobody()));
     drop_privileges(Some(&nobody()), &Sandbox::default()).unwrap();
     let mut stage = Stage {
-        handed: broker.xdp_load().unwrap(),
+        handed: broker.xdp_load().unwrap().fds,
         broker,
         root,
     };
@@ -401,7 +441,7 @@ pub fn the_packaged_unit(perfmon: bool) {
     }
     let broker = fork(&nowhere(), TEXT, None);
     drop_privileges(None, &Sandbox::default()).unwrap();
-    assert_eq!(broker.xdp_load().unwrap().len(), HANDED.len());
+    assert_eq!(broker.xdp_load().unwrap().fds.len(), HANDED.len());
     assert_eq!(broker.xdp_attach("va").unwrap().mode, XdpAttachMode::Generic);
 }
 

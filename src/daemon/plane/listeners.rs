@@ -416,6 +416,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_the_xdp_programs_is_the_brokers_and_stays_kept() {
+        let names = ["xdp", "xdp link 7 driver", "xdp"];
+        let all = names.map(|name| kept(name, std::io::pipe().unwrap().0));
+        let mut predecessors = Predecessors::of(all.into());
+        let brokers = predecessors.take_for_broker();
+        assert_eq!(brokers.iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
+        assert!(predecessors.take_for_broker().is_empty() && predecessors.end().is_empty());
+    }
+
+    #[test]
     fn listeners_that_nobody_takes_are_ended() {
         let (endpoint, socket, manager) = listening();
         let (pipe, _end) = std::io::pipe().unwrap();

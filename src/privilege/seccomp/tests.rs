@@ -256,8 +256,11 @@ fn maps_and_programs_are_used_not_made() {
             "command {command}"
         );
     }
-    // to make maps and programs, to attach programs in three ways, to find those of others by number or path, BTF, iterators
-    for command in [0, 5, 6, 7, 8, 11, 12, 13, 14, 17, 18, 19, 20, 28, 29, 33, 36] {
+    // to make maps and programs, to attach programs in three ways, to find those of others by number or path, BTF, iterators; to
+    // freeze a map, give a link another program, detach it, and bind a map to a program
+    for command in [
+        0, 5, 6, 7, 8, 11, 12, 13, 14, 17, 18, 19, 20, 28, 33, 36, 22, 29, 34, 35,
+    ] {
         assert_eq!(daemon(libc::SYS_bpf, [command, 0, 0]), DENY, "command {command}");
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     config::model::XdpMode,
     engine::xdp::{
         attach::{self, Interface},
-        load::{self, KEPT, LoadError, LoadLimits, Loaded, Predecessor},
+        load::{self, KEPT, LoadLimits, Loaded, Predecessor},
         object::OBJECT,
     },
     privilege::{Takeover, XdpAttached, XdpLoad},
@@ -102,7 +102,7 @@ impl XdpProgram {
     fn take_over_or_load(&mut self, limits: LoadLimits) -> Result<Program, String> {
         let predecessor = std::mem::take(&mut self.predecessor);
         if predecessor.is_empty() {
-            let loaded = load::load(OBJECT, limits).map_err(|error| failed(&error))?;
+            let loaded = load::load(OBJECT, limits).map_err(|error| error.said())?;
             return Ok(self.keep(loaded, Takeover::Fresh));
         }
         let names = predecessor.names();
@@ -115,7 +115,7 @@ impl XdpProgram {
             Ok(loaded) => Ok(self.keep(loaded, Takeover::Refused { why })),
             Err(error) => Err(format!(
                 "{}; what the process before has left is not taken over: {why}",
-                failed(&error)
+                error.said()
             )),
         }
     }
@@ -162,10 +162,7 @@ impl XdpProgram {
     pub fn settle(&mut self) {
         let names = match self.loaded() {
             Ok(loaded) => loaded.settle(),
-            Err(_) => std::mem::take(&mut self.predecessor)
-                .names()
-                .into_iter()
-                .collect(),
+            Err(_) => std::mem::take(&mut self.predecessor).end(),
         };
         self.store.forget(names);
     }
@@ -198,15 +195,5 @@ impl Store {
                 let _ = manager.forget(&name);
             }
         }
-    }
-}
-
-/// Why the program is not there, with the last words of the kernel's verifier.
-fn failed(error: &LoadError) -> String {
-    let last = error.log.lines().rev().take(2).collect::<Vec<_>>();
-    let said = last.into_iter().rev().collect::<Vec<_>>().join("; ");
-    match said.is_empty() {
-        true => error.to_string(),
-        false => format!("{error}; the kernel's verifier says: {said}"),
     }
 }
