@@ -7,8 +7,8 @@ talk.py datagrams ADDRESS:PORT COUNT     the same with UDP, from a new port each
 talk.py hold ADDRESS:PORT FILE           one connection that talks all the time until FILE exists; broken or unbroken
 talk.py storm ADDRESS:PORT FILE          about 40 new connections a second until FILE exists; says when the first was
                                          served, and at the end what became of all
-talk.py idle ADDRESS:PORT COUNT FILE     so many connections that do nothing; says how many there are, holds them
-                                         until FILE exists, then says how many of every hundredth talk
+talk.py idle ADDRESS:PORT COUNT N FILE   so many connections that do nothing; says how many there are, holds them
+                                         until FILE exists, then says how many of every Nth talk
 
 Plain sockets and epoll: the machine is emulated, and 20,000 connections are to be opened in minutes.
 """
@@ -207,12 +207,12 @@ def talks(connection):
         return False
 
 
-def idle(to, count, until):
+def idle(to, count, every, until):
     opened = open_many(address(to), int(count))
     print(f"open {len(opened)}", flush=True)
     while not os.path.exists(until):
         time.sleep(0.2)
-    tried = opened[::100]
+    tried = opened[:: int(every)]
     alive = sum(talks(connection) for connection in tried)
     print(f"alive {alive} of {len(tried)}", flush=True)
 
