@@ -4,12 +4,15 @@ use std::{
     env,
     error::Error,
     ffi::OsString,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
 /// Where the program's text is, from the directory of Cargo.toml.
 const TEXT: &str = "src/engine/xdp/bpf";
+/// What of it says how keys and values of the maps are laid out, and what their numbers mean.
+const LAYOUT: [&str; 3] = ["constants.h", "structs.h", "maps.h"];
 
 fn main() -> ExitCode {
     match compile() {
@@ -25,7 +28,9 @@ fn compile() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={TEXT}");
     println!("cargo:rerun-if-env-changed=CLANG");
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
-    let object = PathBuf::from(variable("OUT_DIR")?).join("convey.bpf.o");
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    fs::write(out.join("layout.txt"), layout(&root.join(TEXT))?)?;
+    let object = out.join("convey.bpf.o");
     let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());
     let mut command = Command::new(&clang);
     command
@@ -61,6 +66,21 @@ fn compile() -> Result<(), Box<dyn Error>> {
     } else {
         why.into()
     })
+}
+
+/// What the maps of two programs are alike by: the text without comments and white space.
+fn layout(directory: &Path) -> io::Result<String> {
+    let mut all = String::new();
+    for name in LAYOUT {
+        let text = fs::read_to_string(directory.join(name))?;
+        let mut rest = text.as_str();
+        while let Some((code, after)) = rest.split_once("/*") {
+            all.extend(code.chars().filter(|c| !c.is_whitespace()));
+            rest = after.split_once("*/").map_or("", |(_, rest)| rest);
+        }
+        all.extend(rest.chars().filter(|c| !c.is_whitespace()));
+    }
+    Ok(all)
 }
 
 fn variable(name: &str) -> Result<OsString, Box<dyn Error>> {

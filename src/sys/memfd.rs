@@ -13,7 +13,10 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, SealFlag, fcntl},
-    sys::memfd::{MFdFlags, memfd_create},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        stat::fstat,
+    },
 };
 
 /// `MFD_NOEXEC_SEAL` (Linux 6.3): never executable. The kernel complains in its log when it is left out.
@@ -44,6 +47,15 @@ pub fn sealed(content: &[u8]) -> io::Result<OwnedFd> {
     file.write_all(content)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals()))?;
     Ok(file.into())
+}
+
+/// Device and inode of a file, which no other file has while it is open.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let status = fstat(fd)?;
+    Ok((status.st_dev, status.st_ino))
 }
 
 /// Whether this is a memfd that nobody can change any more. Asks the kernel about the descriptor alone, whatever it is.

@@ -13,7 +13,7 @@ use convey::{
     base::{Mac, PacketReason, ServerKey, ServerState, WorkerId},
     config::{self, Config, Options, Source},
     engine::xdp::{
-        Clock, FlowMap, Keeper, Maps, XdpStore,
+        Clock, FlowMap, Keeper, Maps, Registry, XdpStore,
         load::{self, LoadLimits, Loaded},
         object,
         services::ServiceMaps,
@@ -282,7 +282,8 @@ fn ends(frame: &[u8]) -> Ends {
 pub fn keeper(loaded: &Arc<Loaded>, flows: &Arc<Flows<XdpStore>>) -> Keeper {
     let tables = Arc::clone(loaded);
     let make = move |count: usize| tables.make_tables(u8::try_from(count).unwrap_or(u8::MAX));
-    Keeper::new(Arc::clone(flows), Box::new(make), WorkerId(1))
+    let registry = Registry::new(loaded.hand_out_registry().expect("descriptors"));
+    Keeper::new(Arc::clone(flows), Box::new(make), registry, WorkerId(1))
 }
 
 pub fn parse(text: &str) -> Config {

@@ -67,6 +67,28 @@ pub fn first_that_works<L>(
     none(why)
 }
 
+/// What it is where the program has been attached since before the restart; `None` where the mode does not have that place, or
+/// has a better one that was not tried because it was not to be (`by_choice`).
+#[must_use]
+pub fn as_before(to: &Interface<'_>, mode: XdpMode, place: XdpPlace, by_choice: bool) -> Option<Attached> {
+    let (places, why) = places(to, mode);
+    let at = places.iter().position(|possible| *possible == place)?;
+    let why = match at {
+        _ if to.is_loopback => return None,
+        0 => why,
+        _ if by_choice => return None,
+        _ => {
+            "native XDP was not possible when it was attached, before convey's restart; it is tried again after `systemctl stop` and \
+             `start`"
+                .to_owned()
+        }
+    };
+    Some(Attached {
+        mode: attach_mode(place),
+        why,
+    })
+}
+
 /// The places to try, and why none that is better.
 fn places(to: &Interface<'_>, mode: XdpMode) -> (&'static [XdpPlace], String) {
     match mode {

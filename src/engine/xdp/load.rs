@@ -1,43 +1,45 @@
 //! Loading the program, attaching it, and telling it which packets are ours: what takes privileges, and is done by the broker.
+//!
+//! Where a service manager keeps what a process leaves (its *predecessor's*), the next process takes it over: the program goes on
+//! forwarding meanwhile. What is taken for what is not what it was kept as, but what the kernel says that it is: a program of
+//! this name, the maps that this very program uses, links of it, and the [mark](mark::Mark) that is bound to it.
+
+mod compiled;
+mod loaded;
+mod mark;
+mod predecessor;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     num::NonZeroU32,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
 };
 
-use aya::{
-    EbpfError, EbpfLoader,
-    maps::{Map as LoadedMap, MapError},
-    programs::{ProgramError, Xdp},
+use self::{
+    compiled::Compiled,
+    mark::Mark,
+    predecessor::{Kept, Whole},
+};
+use super::{layout::REGISTRY, services::ServiceMaps};
+use crate::sys::{
+    bpf::{self, Map},
+    memfd,
 };
 
-use super::{
-    attach::{self, Attached, Interface, Refusal},
-    layout::{HANDED, REGISTRY, TABLE_ELEMENTS},
-    services::{Key, ServiceMaps},
-};
-use crate::{
-    base::XdpAttachMode,
-    config::model::XdpMode,
-    sys::{
-        bpf::{self, Insert, MMAPABLE, Map, MapInfo, NewMap, XdpPlace, kind},
-        memfd,
-    },
-};
-
-/// How every name begins under which the service manager keeps descriptors for the next process.
-pub const KEPT: &str = "xdp";
+pub use loaded::Loaded;
+pub use predecessor::{KEPT, Predecessor};
 
 /// The program at interfaces.
 const FORWARD: &str = "convey";
-/// Those that user space runs.
-const TOUCH: &str = "touch";
-const ORDER: &str = "order";
+/// All of them: the others are run by user space.
+const PROGRAMS: [&str; 3] = [FORWARD, "touch", "order"];
 /// Maps that nobody but the broker writes.
 const SERVICES: &str = "services";
 const RANGES: &str = "ranges";
+/// Maps whose size depends on the configuration: DSR flows, and passthrough flows from both sides.
+const FLOWS: &str = "flows";
+const NAT_FLOWS: [&str; 2] = ["forwards", "reverses"];
 
 /// What depends on the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,40 +67,53 @@ pub struct LoadError {
 #[error("{0}")]
 pub struct NotTakenOver(String);
 
-/// What the service manager has kept of the process before: descriptors by their names, whatever they are.
-#[derive(Debug, Default)]
-pub struct Predecessor(Vec<(String, OwnedFd)>);
-
-impl Predecessor {
-    /// Of what was kept under names that begin with [`KEPT`].
-    #[must_use]
-    pub const fn of(kept: Vec<(String, OwnedFd)>) -> Self {
-        Self(kept)
-    }
-
-    /// Whether nothing was.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The names under which something was kept.
-    #[must_use]
-    pub fn names(&self) -> BTreeSet<String> {
-        self.0.iter().map(|(name, _)| name.clone()).collect()
+impl LoadLimits {
+    /// Entries of a map whose size depends on the configuration.
+    fn of(self, map: &str) -> Option<NonZeroU32> {
+        match map {
+            FLOWS => Some(self.flows),
+            _ if NAT_FLOWS.contains(&map) => Some(self.nat_flows),
+            _ => None,
+        }
     }
 }
 
-/// The program in the kernel, and its maps. Dropping it detaches it everywhere.
+impl LoadError {
+    /// What went wrong with what the verifier says last, for the operator.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let mut last: Vec<_> = self.log.lines().rev().take(2).collect();
+        last.reverse();
+        match last.is_empty() {
+            true => self.to_string(),
+            false => format!("{self}; the kernel's verifier says: {}", last.join("; ")),
+        }
+    }
+}
+
+/// All that belongs together.
 #[derive(Debug)]
-pub struct Loaded {
-    handed: Vec<OwnedFd>,
-    forward: OwnedFd,
-    services: Map,
-    ranges: Map,
-    written: ServiceMaps,
-    attached: BTreeMap<u32, (Attached, Option<OwnedFd>)>,
+struct Set {
+    /// Maps, those that the program alone uses included where they are known, and programs, by their names.
+    named: BTreeMap<String, OwnedFd>,
+    mark: Map,
     registry: [OwnedFd; REGISTRY],
+}
+
+/// Loads the program of an object file with its maps. Attached nowhere, it decides nothing; and nothing is ours before
+/// [`Loaded::narrow`] and [`Loaded::widen`]. Takes CAP_BPF and CAP_NET_ADMIN; with CAP_PERFMON what comes out is quicker.
+///
+/// # Errors
+/// The step that failed.
+pub fn load(object: &[u8], limits: LoadLimits) -> Result<Loaded, LoadError> {
+    let file = |name| memfd::empty(name).map_err(|error| step("make a file in memory", error));
+    let registry = [
+        file(c"convey-numbers")?,
+        file(c"convey-numbers")?,
+        file(c"convey-counted")?,
+    ];
+    let set = load_over(BTreeMap::new(), registry, object, limits)?;
+    Loaded::of(set, ServiceMaps::default())
 }
 
 /// Takes over what the predecessor left: its maps as they are, and its programs, or where the object file is another one with
@@ -111,225 +126,81 @@ pub fn take_over(
     object: &[u8],
     limits: LoadLimits,
 ) -> Result<Loaded, NotTakenOver> {
-    let (_, _) = (object, limits);
-    drop(predecessor);
-    Err(NotTakenOver("this version takes nothing over".to_owned()))
+    let mut kept = predecessor.look();
+    let taken = take(&mut kept, object, limits).map_err(NotTakenOver);
+    // links that are not: all of them, if nothing is
+    kept.detach();
+    taken
 }
 
-/// Loads the program of an object file with its maps. Attached nowhere, it decides nothing; and nothing is ours before
-/// [`Loaded::narrow`] and [`Loaded::widen`]. Takes CAP_BPF and CAP_NET_ADMIN; with CAP_PERFMON what comes out is quicker.
-///
-/// # Errors
-/// The step that failed.
-pub fn load(object: &[u8], limits: LoadLimits) -> Result<Loaded, LoadError> {
-    let mut loaded = EbpfLoader::new()
-        // the program asks nothing of the kernel's own types
-        .btf(None)
-        .map_max_entries("flows", limits.flows.get())
-        .map_max_entries("forwards", limits.nat_flows.get())
-        .map_max_entries("reverses", limits.nat_flows.get())
-        .load(object)
-        .map_err(of_object)?;
-    let mut found = BTreeMap::new();
-    for (name, map) in loaded.maps() {
-        let fd = descriptor(map).ok_or_else(|| missing(name))?;
-        let fd = fd
-            .try_clone_to_owned()
-            .map_err(|error| step("keep a map", error))?;
-        found.insert(name.to_owned(), fd);
+fn take(kept: &mut Kept, object: &[u8], limits: LoadLimits) -> Result<Loaded, String> {
+    let Whole { program, set, mark } = kept.whole()?;
+    let ours = Mark::of(object, &set.registry).map_err(|error| error.to_string())?;
+    if ours.layout != mark.layout {
+        return Err("it is of a version of convey that lays its maps out in another way".to_owned());
     }
-    for name in [FORWARD, TOUCH, ORDER] {
-        let program = loaded.program_mut(name).ok_or_else(|| missing(name))?;
-        let program: &mut Xdp = program.try_into().map_err(|error| of_program(name, error))?;
-        program.load().map_err(|error| of_program(name, error))?;
-        let fd = program.fd().map_err(|error| of_program(name, error))?;
-        let fd = fd.as_fd().try_clone_to_owned();
-        found.insert(
-            name.to_owned(),
-            fd.map_err(|error| step("keep a program", error))?,
-        );
-    }
-    Loaded::of(found)
+    check_limits(&set, limits)?;
+    let written = loaded::read_services(&set).map_err(|error| error.to_string())?;
+    let is_same = ours.object == mark.object;
+    let set = if is_same {
+        set
+    } else {
+        let Set {
+            mut named, registry, ..
+        } = set;
+        named.retain(|name, _| !PROGRAMS.contains(&name.as_str()));
+        let loaded = load_over(named, registry, object, limits);
+        loaded.map_err(|error| {
+            format!(
+                "this version's program does not go with its maps: {}",
+                error.said()
+            )
+        })?
+    };
+    let mut loaded = Loaded::of(set, written).map_err(|error| error.to_string())?;
+    let links = kept.take_links(program, loaded.program());
+    let is_kept = is_same && kept.together() == loaded.kept().len();
+    loaded.inherit(links, kept.names(), is_kept);
+    Ok(loaded)
 }
 
-impl Loaded {
-    fn of(mut found: BTreeMap<String, OwnedFd>) -> Result<Self, LoadError> {
-        let mut take = |name: &str| found.remove(name).ok_or_else(|| missing(name));
-        let map = |fd| Map::new(fd).map_err(|error| step("look at a map", error));
-        let services = map(take(SERVICES)?)?;
-        let ranges = map(take(RANGES)?)?;
-        let handed = HANDED
-            .iter()
-            .map(|name| take(name))
-            .collect::<Result<Vec<_>, _>>()?;
-        let at = HANDED.iter().position(|name| *name == FORWARD);
-        let forward = at.and_then(|at| handed.get(at)).ok_or_else(|| missing(FORWARD))?;
-        let forward = forward
-            .try_clone()
-            .map_err(|error| step("keep a program", error))?;
-        let file = |name| memfd::empty(name).map_err(|error| step("make a file in memory", error));
-        Ok(Self {
-            registry: [
-                file(c"convey-numbers")?,
-                file(c"convey-numbers")?,
-                file(c"convey-counted")?,
-            ],
-            handed,
-            forward,
-            services,
-            ranges,
-            written: ServiceMaps::default(),
-            attached: BTreeMap::new(),
-        })
-    }
-
-    /// Copies of what the daemon is handed, in the order of [`HANDED`].
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn hand_out(&self) -> io::Result<Vec<OwnedFd>> {
-        self.handed.iter().map(OwnedFd::try_clone).collect()
-    }
-
-    /// Copies of the registry's files, in their order.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn hand_out_registry(&self) -> io::Result<[OwnedFd; REGISTRY]> {
-        let [first, second, counted] = &self.registry;
-        Ok([first.try_clone()?, second.try_clone()?, counted.try_clone()?])
-    }
-
-    /// What is to be kept for the next process under [`KEPT`], but for links.
-    #[must_use]
-    pub fn kept(&self) -> Vec<BorrowedFd<'_>> {
-        let maps = [self.services.as_fd(), self.ranges.as_fd()];
-        let owned = self.handed.iter().chain(&self.registry).map(AsFd::as_fd);
-        maps.into_iter().chain(owned).collect()
-    }
-
-    /// Whether all that [`kept`](Self::kept) gives is kept already, since it was taken over as it is.
-    #[must_use]
-    pub const fn is_kept(&self) -> bool {
-        false
-    }
-
-    /// The link to this interface, and the name to keep it under; `None` where there is none.
-    #[must_use]
-    pub fn kept_link(&self, ifindex: u32) -> Option<(String, BorrowedFd<'_>)> {
-        let (attached, link) = self.attached.get(&ifindex)?;
-        let place = match attached.mode {
-            XdpAttachMode::Native => "driver",
-            XdpAttachMode::Generic | XdpAttachMode::None => "stack",
-        };
-        Some((format!("{KEPT} link {ifindex} {place}"), link.as_ref()?.as_fd()))
-    }
-
-    /// Attaches the program to an interface, unless it is, and says where; or nowhere, with the reason.
-    pub fn attach(&mut self, to: &Interface<'_>, mode: XdpMode) -> Attached {
-        if let Some((attached, Some(_))) = self.attached.get(&to.index) {
-            return attached.clone();
-        }
-        let program = self.forward.as_fd();
-        let (attached, link) = attach::first_that_works(to, mode, |place| try_at(program, to.index, place));
-        self.attached.insert(to.index, (attached.clone(), link));
-        attached
-    }
-
-    /// Detaches the program from the interface of this index. The name under which its link is to be kept no longer.
-    pub fn detach(&mut self, ifindex: u32) -> Option<String> {
-        let name = self.kept_link(ifindex).map(|(name, _)| name);
-        self.attached.remove(&ifindex);
-        name
-    }
-
-    /// Detaches the program wherever only the predecessor had it. The names under which nothing is to be kept any longer.
-    pub fn settle(&mut self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Makes tables for the services' servers, all zero.
-    ///
-    /// # Errors
-    /// There is no memory, or no descriptor left.
-    pub fn make_tables(&self, count: u8) -> io::Result<Vec<OwnedFd>> {
-        let table = NewMap {
-            name: "table",
-            info: MapInfo {
-                kind: kind::ARRAY,
-                key_size: 4,
-                value_size: 8,
-                max_entries: TABLE_ELEMENTS as u32,
-                flags: MMAPABLE,
-            },
-        };
-        (0..count).map(|_| table.create()).collect()
-    }
-
-    /// Takes out of the maps what is not, or not so, to be there.
-    ///
-    /// # Errors
-    /// The kernel refused. What has been taken out until then is out.
-    pub fn narrow(&mut self, wanted: &ServiceMaps) -> io::Result<()> {
-        take_out(&self.services, &mut self.written.services, &wanted.services)?;
-        take_out(&self.ranges, &mut self.written.ranges, &wanted.ranges)
-    }
-
-    /// Puts into the maps what is missing, after [`narrow`](Self::narrow).
-    ///
-    /// # Errors
-    /// The kernel refused. What has been put in until then is in.
-    pub fn widen(&mut self, wanted: &ServiceMaps) -> io::Result<()> {
-        put_in(&self.services, &mut self.written.services, &wanted.services)?;
-        put_in(&self.ranges, &mut self.written.ranges, &wanted.ranges)
-    }
-}
-
-fn try_at(program: BorrowedFd<'_>, ifindex: u32, place: XdpPlace) -> Result<OwnedFd, Refusal> {
-    bpf::attach_xdp(program, ifindex, place).map_err(Refusal)
-}
-
-fn take_out<const N: usize>(
-    map: &Map,
-    written: &mut BTreeMap<Key, [u8; N]>,
-    wanted: &BTreeMap<Key, [u8; N]>,
-) -> io::Result<()> {
-    let stale: Vec<Key> = (written.iter())
-        .filter(|(key, value)| wanted.get(*key) != Some(*value))
-        .map(|(key, _)| *key)
-        .collect();
-    for key in stale {
-        map.delete(&key)?;
-        written.remove(&key);
-    }
-    Ok(())
-}
-
-fn put_in<const N: usize>(
-    map: &Map,
-    written: &mut BTreeMap<Key, [u8; N]>,
-    wanted: &BTreeMap<Key, [u8; N]>,
-) -> io::Result<()> {
-    for (key, value) in wanted {
-        if written.get(key) != Some(value) {
-            map.update(key, value, Insert::Any)?;
-            written.insert(*key, *value);
+/// Whether the maps have the sizes that the configuration says.
+fn check_limits(set: &Set, limits: LoadLimits) -> Result<(), String> {
+    for name in [FLOWS, NAT_FLOWS[0], NAT_FLOWS[1]] {
+        let map = set.named.get(name).map(|map| bpf::info(map.as_fd()));
+        let has = map.and_then(Result::ok).map(|info| info.max_entries);
+        let wanted = limits.of(name).map(NonZeroU32::get);
+        if has != wanted {
+            return Err("[packet] max_flows is not what it was".to_owned());
         }
     }
     Ok(())
 }
 
-/// The descriptor of a map of one of the kinds that the program has.
-fn descriptor(map: &LoadedMap) -> Option<BorrowedFd<'_>> {
-    match map {
-        LoadedMap::Array(map)
-        | LoadedMap::PerCpuArray(map)
-        | LoadedMap::HashMap(map)
-        | LoadedMap::LruHashMap(map)
-        | LoadedMap::HashOfMaps(map)
-        | LoadedMap::DevMapHash(map) => Some(map.fd().as_fd()),
-        _ => None,
-    }
+/// Loads the programs over these maps, those that are missing made.
+fn load_over(
+    mut maps: BTreeMap<String, OwnedFd>,
+    registry: [OwnedFd; REGISTRY],
+    object: &[u8],
+    limits: LoadLimits,
+) -> Result<Set, LoadError> {
+    let compiled = Compiled::read(object)?;
+    compiled.make_missing(limits, &mut maps)?;
+    let mut programs = compiled.load(&maps)?;
+    let marked = Mark::of(object, &registry).and_then(|mark| {
+        let map = mark.create()?;
+        if let Some(program) = programs.get(FORWARD) {
+            bpf::bind_map(program.as_fd(), map.as_fd())?;
+        }
+        Ok(map)
+    });
+    let mark = marked.map_err(|error| step("mark the program", error))?;
+    maps.append(&mut programs);
+    Ok(Set {
+        named: maps,
+        mark,
+        registry,
+    })
 }
 
 fn step(step: &str, source: io::Error) -> LoadError {
@@ -343,31 +214,6 @@ fn step(step: &str, source: io::Error) -> LoadError {
 fn missing(name: &str) -> LoadError {
     let source = io::Error::new(io::ErrorKind::InvalidData, "the object file does not have it");
     step(&format!("find {name}"), source)
-}
-
-/// Why the object file and its maps are not there.
-fn of_object(error: EbpfError) -> LoadError {
-    match error {
-        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-            step(&format!("make the map {name}"), io_error)
-        }
-        other => step("read the object file of the XDP program", io::Error::other(other)),
-    }
-}
-
-/// Why a program is not there.
-fn of_program(name: &str, error: ProgramError) -> LoadError {
-    match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => LoadError {
-            step: format!("load the program {name}"),
-            source: io_error,
-            log: verifier_log.to_string(),
-        },
-        other => step(&format!("load the program {name}"), io::Error::other(other)),
-    }
 }
 
 /// What an operator can do about it.

@@ -17,12 +17,18 @@ pub(super) enum Command {
     UpdateElement = 2,
     DeleteElement = 3,
     NextKey = 4,
+    LoadProgram = 5,
     TestRun = 10,
     ObjectInfo = 15,
+    LoadTypes = 18,
+    Freeze = 22,
     LookupBatch = 24,
     UpdateBatch = 26,
     DeleteBatch = 27,
     CreateLink = 28,
+    UpdateLink = 29,
+    DetachLink = 34,
+    BindMap = 35,
 }
 
 /// For `BPF_MAP_CREATE`.
@@ -33,7 +39,7 @@ pub(super) struct CreateMap {
     pub value_size: u32,
     pub max_entries: u32,
     pub map_flags: u32,
-    pub inner_map_fd: u32,
+    pub inner_map_fd: RawFd,
     pub numa_node: u32,
     pub map_name: [u8; 16],
 }
@@ -45,6 +51,63 @@ pub(super) struct CreateLink {
     pub target_ifindex: u32,
     pub attach_type: u32,
     pub flags: u32,
+}
+
+/// For `BPF_LINK_UPDATE`.
+#[repr(C)]
+pub(super) struct UpdateLink {
+    pub link_fd: RawFd,
+    pub new_prog_fd: RawFd,
+    pub flags: u32,
+}
+
+/// For `BPF_LINK_DETACH`, and for `BPF_MAP_FREEZE`.
+#[repr(C)]
+pub(super) struct OneFd {
+    pub fd: RawFd,
+}
+
+/// For `BPF_PROG_BIND_MAP`.
+#[repr(C)]
+pub(super) struct BindMap {
+    pub prog_fd: RawFd,
+    pub map_fd: RawFd,
+    pub flags: u32,
+}
+
+/// For `BPF_BTF_LOAD`.
+#[repr(C)]
+pub(super) struct LoadTypes {
+    pub btf: u64,
+    pub btf_log_buf: u64,
+    pub btf_size: u32,
+    pub btf_log_size: u32,
+    pub btf_log_level: u32,
+}
+
+/// For `BPF_PROG_LOAD`.
+#[repr(C)]
+pub(super) struct LoadProgram {
+    pub prog_type: u32,
+    pub insn_cnt: u32,
+    pub insns: u64,
+    pub license: u64,
+    pub log_level: u32,
+    pub log_size: u32,
+    pub log_buf: u64,
+    pub kern_version: u32,
+    pub prog_flags: u32,
+    pub prog_name: [u8; 16],
+    pub prog_ifindex: u32,
+    pub expected_attach_type: u32,
+    pub prog_btf_fd: RawFd,
+    pub func_info_rec_size: u32,
+    pub func_info: u64,
+    pub func_info_cnt: u32,
+    pub line_info_rec_size: u32,
+    pub line_info: u64,
+    pub line_info_cnt: u32,
+    pub attach_btf_id: u32,
 }
 
 /// For `BPF_MAP_*_ELEM` and `BPF_MAP_GET_NEXT_KEY`.
@@ -83,25 +146,44 @@ pub(super) struct Info {
 #[repr(C)]
 pub(super) struct RawMapInfo {
     pub kind: u32,
-    id: u32,
+    pub id: u32,
     pub key_size: u32,
     pub value_size: u32,
     pub max_entries: u32,
     pub map_flags: u32,
+    pub name: [u8; 16],
 }
 
 /// `struct bpf_prog_info` as far as Linux 5.16 has it.
 #[derive(Default)]
 #[repr(C, align(8))]
 pub(super) struct RawProgramInfo {
-    kind: u32,
-    id: u32,
+    pub kind: u32,
+    pub id: u32,
     tag: [u8; 8],
     pub jited_prog_len: u32,
     pub xlated_prog_len: u32,
-    /// From `jited_prog_insns` to `recursion_misses`: nothing of that is asked for.
-    others: [u64; 24],
+    /// From `jited_prog_insns` to `load_time`: nothing of that is asked for.
+    before: [u64; 3],
+    created_by_uid: u32,
+    pub nr_map_ids: u32,
+    pub map_ids: u64,
+    pub name: [u8; 16],
+    /// From `ifindex` to `recursion_misses`: the same.
+    others: [u64; 17],
     pub verified_insns: u32,
+    end: [u32; 3],
+}
+
+/// The beginning of `struct bpf_link_info`, of a link of XDP.
+#[derive(Default)]
+#[repr(C, align(8))]
+pub(super) struct RawLinkInfo {
+    pub kind: u32,
+    pub id: u32,
+    pub prog_id: u32,
+    padding: u32,
+    pub ifindex: u32,
     end: [u32; 3],
 }
 
@@ -140,6 +222,17 @@ impl Info {
             bpf_fd: fd,
             info_len: const { size_of::<T>() as u32 },
             info: std::ptr::from_mut(into) as u64,
+        }
+    }
+}
+
+impl RawProgramInfo {
+    /// Asks for as many numbers of maps as there is room for.
+    pub fn with_maps(maps: &mut [u32]) -> Self {
+        Self {
+            nr_map_ids: maps.len() as u32,
+            map_ids: maps.as_mut_ptr() as u64,
+            ..Self::default()
         }
     }
 }
@@ -187,17 +280,33 @@ pub(super) fn number_of(count: u32) -> io::Result<usize> {
 /// Makes a map.
 pub(super) fn create_map(attributes: &mut CreateMap) -> io::Result<OwnedFd> {
     // SAFETY: nothing in these attributes is an address.
-    let fd = unsafe { bpf(Command::CreateMap, attributes) }?;
-    // SAFETY: the kernel has just made this descriptor; nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    unsafe { make(Command::CreateMap, attributes) }
 }
 
 /// Attaches a program.
 pub(super) fn create_link(attributes: &mut CreateLink) -> io::Result<OwnedFd> {
     // SAFETY: nothing in these attributes is an address.
-    let fd = unsafe { bpf(Command::CreateLink, attributes) }?;
+    unsafe { make(Command::CreateLink, attributes) }
+}
+
+/// Makes something of what is in memory.
+///
+/// # Safety
+/// As [`bpf`]'s; and the command makes a descriptor.
+pub(super) unsafe fn make<T>(command: Command, attributes: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { bpf(command, attributes) }?;
     // SAFETY: the kernel has just made this descriptor; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A name as the kernel keeps it: 15 letters, digits, `_` and `.`.
+pub(super) fn name_of(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(name.bytes().take(15)) {
+        *to = from;
+    }
+    bytes
 }
 
 /// Calls bpf(2).

@@ -5,7 +5,9 @@
 //! Structs are those of `union bpf_attr` in include/uapi/linux/bpf.h, as short as Linux 6.1 takes them.
 
 mod attributes;
+mod identity;
 mod link;
+mod program;
 mod run;
 mod table;
 
@@ -17,10 +19,12 @@ use std::{
 use nix::errno::Errno;
 
 use self::attributes::{
-    Batch, Command, CreateMap, Element, Info, RawMapInfo, address, address_mut, bpf, number_of,
+    Batch, Command, CreateMap, Element, Info, OneFd, RawMapInfo, address, address_mut, bpf, number_of,
 };
 
-pub use link::{XdpPlace, attach_xdp};
+pub use identity::{LinkIdentity, MapIdentity, ProgramIdentity, link_of_xdp, map_identity, program_identity};
+pub use link::{XdpPlace, attach_xdp, detach_link, place_of, update_link};
+pub use program::{NewProgram, Rejected, bind_map, load_types};
 pub use run::{ProgramInfo, TestContext, TestRun, program_info, test_run};
 pub use table::{MappedCounters, MappedTable};
 
@@ -117,19 +121,24 @@ impl NewMap<'_> {
     /// # Errors
     /// The kernel refused: without CAP_BPF, without memory, or because it has no such maps.
     pub fn create(&self) -> io::Result<OwnedFd> {
-        let mut name = [0; 16];
-        for (to, from) in name.iter_mut().zip(self.name.bytes().take(15)) {
-            *to = from;
-        }
+        self.create_of(None)
+    }
+
+    /// The same of one whose elements are maps like this one.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create)'s.
+    pub fn create_of(&self, like: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+        let like = like.map_or(0, |map| map.as_raw_fd());
         let mut attributes = CreateMap {
             map_type: self.info.kind,
             key_size: self.info.key_size,
             value_size: self.info.value_size,
             max_entries: self.info.max_entries,
             map_flags: self.info.flags,
-            inner_map_fd: 0,
+            inner_map_fd: like,
             numa_node: 0,
-            map_name: name,
+            map_name: attributes::name_of(self.name),
         };
         attributes::create_map(&mut attributes)
     }
@@ -339,6 +348,18 @@ impl Map {
         // SAFETY: the kernel reads `count` keys and values of the map's sizes, which is what the slices have.
         unsafe { bpf(Command::UpdateBatch, &mut attributes) }?;
         number_of(attributes.count)
+    }
+
+    /// Has nobody change it any more by bpf(2).
+    ///
+    /// # Errors
+    /// Its kind cannot be frozen, or its memory is mapped to be written.
+    pub fn freeze(&self) -> io::Result<()> {
+        let mut attributes = OneFd {
+            fd: self.fd.as_raw_fd(),
+        };
+        // SAFETY: nothing in these attributes is an address.
+        unsafe { bpf(Command::Freeze, &mut attributes) }.map(drop)
     }
 
     fn element(&self, key: &[u8], value: u64, flags: u64) -> Element {
