@@ -149,6 +149,13 @@ impl Engine {
         slow!(self, slow => slow.remove_interface(ifindex));
     }
 
+    /// Has the xdp engine's program decide by what has been put in force: see [`XdpEngine::begin`].
+    pub fn begin(&self) {
+        if let Some(xdp) = self.xdp() {
+            xdp.begin();
+        }
+    }
+
     /// Puts newer next hops in force.
     pub fn set_hops(&self, hops: &Hops) {
         match self {

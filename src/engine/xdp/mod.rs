@@ -31,6 +31,7 @@ mod numbers;
 pub mod object;
 mod opening;
 mod probe;
+mod registry;
 pub mod services;
 mod store;
 mod tables;
@@ -58,10 +59,11 @@ pub use flow_map::FlowMap;
 pub use keeper::Keeper;
 use layout::PassReason;
 pub use maps::{Clock, Maps, count};
+pub use registry::Registry;
 use nat_map::NatMap;
 pub use store::XdpStore;
 pub use tables::TableMaker;
-use thread::Desk;
+use thread::{Desk, Inherited};
 
 /// The running engine. Dropping it ends its threads.
 pub struct XdpEngine {
@@ -76,6 +78,10 @@ pub struct XdpEngine {
 pub struct Handed {
     /// Maps and programs, in the order of [`layout::HANDED`].
     pub fds: Vec<OwnedFd>,
+    /// Where is noted what the next engine has to know: see [`registry`].
+    pub registry: [OwnedFd; layout::REGISTRY],
+    /// The program decides already, by what an engine before this one has told it.
+    pub is_taken_over: bool,
     /// Has the broker make arrays for Maglev tables. It may block.
     pub make_tables: TableMaker,
 }
@@ -97,8 +103,9 @@ impl fmt::Debug for XdpEngine {
 }
 
 impl XdpEngine {
-    /// Starts the slow path's threads and the keeper's; nothing is served yet. The keeper writes the shard of the snapshot's
-    /// counters behind those of the workers. `prepare` runs first on each thread of the slow path.
+    /// Starts the slow path's threads and the keeper's; nothing is served yet, and what the program does already it goes on
+    /// with, until [`begin`](Self::begin). The keeper writes the shard of the snapshot's counters behind those of the workers.
+    /// `prepare` runs first on each thread of the slow path.
     ///
     /// # Errors
     /// What was handed over is not what it should be, or a thread could not be started or prepared.
@@ -111,6 +118,10 @@ impl XdpEngine {
         prepare: fn() -> io::Result<()>,
     ) -> io::Result<Self> {
         let maps = Maps::from_fds(handed.fds)?;
+        let inherited = match handed.is_taken_over {
+            true => Inherited::Everything,
+            false => Inherited::Nothing,
+        };
         let entries = [&maps.flows, &maps.forwards].map(|map| map.info().max_entries);
         let room = entries.into_iter().fold(0, u32::saturating_add);
         let map = Arc::new(FlowMap::new(maps, Clock::of(settings.start)?));
@@ -119,12 +130,13 @@ impl XdpEngine {
         let keeper = Keeper::new(
             Arc::clone(&flows),
             handed.make_tables,
+            Registry::new(handed.registry),
             WorkerId(settings.first_shard + settings.workers),
         );
         let slow = RawEngine::start(settings, flows, snapshot, events, prepare)?;
         let desk = Arc::new(Desk::new());
         desk.apply(slow.services(), slow.hops());
-        let thread = thread::start(Arc::clone(&desk), keeper, settings.start, room)?;
+        let thread = thread::start(Arc::clone(&desk), keeper, inherited, settings.start, room)?;
         Ok(Self {
             slow,
             map,
@@ -143,6 +155,12 @@ impl XdpEngine {
     /// Notes where the program is attached to an interface that is served; `None`: it is not served any more.
     pub fn attached(&self, ifindex: u32, attached: Option<Attached>) {
         self.desk.attach(ifindex, attached);
+    }
+
+    /// Has the program decide by what has been put in force, and by whatever will be: to be called when that is all of a
+    /// configuration, and [`attached`](Self::attached) knows the interfaces.
+    pub fn begin(&self) {
+        self.desk.begin();
     }
 
     /// Puts newer next hops in force.

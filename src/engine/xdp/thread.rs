@@ -44,6 +44,8 @@ struct Orders {
     attached: BTreeMap<u32, Attached>,
     /// Rises with each change of these.
     number: u64,
+    /// Whether the maps are to hold them: see [`Desk::begin`].
+    has_begun: bool,
     pings: Vec<SyncSender<()>>,
     is_over: bool,
 }
@@ -69,6 +71,12 @@ impl Desk {
         change(&mut orders);
         drop(orders);
         self.bell.notify_one();
+    }
+
+    /// What has been ordered is what the maps are to hold from now on. Until then nothing is written or ended, so that a program
+    /// that has been taken over goes on by what it has been told before, and not by what is half known.
+    pub fn begin(&self) {
+        self.order(|orders| orders.has_begun = true);
     }
 
     /// These services and next hops are in effect.
@@ -143,11 +151,26 @@ struct Shift {
     last_error: Option<String>,
 }
 
+/// What the maps hold when the thread starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inherited {
+    /// Nothing that is of use.
+    Nothing,
+    /// What an engine before this one has written, by which the program may decide.
+    Everything,
+}
+
 /// Starts the thread. `flows`: entries that the maps of flows have room for.
 ///
 /// # Errors
 /// No thread is left.
-pub fn start(desk: Arc<Desk>, keeper: Keeper, start: Instant, flows: u32) -> io::Result<JoinHandle<()>> {
+pub fn start(
+    desk: Arc<Desk>,
+    keeper: Keeper,
+    inherited: Inherited,
+    start: Instant,
+    flows: u32,
+) -> io::Result<JoinHandle<()>> {
     let batches = flows.div_ceil(BATCH).div_ceil(STEPS).max(1);
     let now = Instant::now();
     let shift = Shift {
@@ -164,14 +187,13 @@ pub fn start(desk: Arc<Desk>, keeper: Keeper, start: Instant, flows: u32) -> io:
     };
     thread::Builder::new()
         .name("convey-xdp".to_owned())
-        .spawn(move || shift.run())
+        .spawn(move || shift.run(inherited))
 }
 
 impl Shift {
-    fn run(mut self) {
+    fn run(mut self, inherited: Inherited) {
         let desk = Arc::clone(&self.desk);
-        let cleared = self.keeper.clear();
-        self.judge("clear the program's maps", cleared);
+        self.prepare(inherited);
         loop {
             let orders = self.wait(&desk);
             if orders.is_over {
@@ -188,6 +210,27 @@ impl Shift {
         }
     }
 
+    /// Takes over what the maps hold, or clears them.
+    fn prepare(&mut self, inherited: Inherited) {
+        if inherited == Inherited::Everything {
+            match self.keeper.adopt() {
+                Ok(adopted) => {
+                    tracing::info!(
+                        event = "xdp_taken_over",
+                        "the program in the kernel and its flows are taken over from the process before: {adopted}"
+                    );
+                    return;
+                }
+                Err(error) => tracing::error!(
+                    event = "xdp_not_taken_over",
+                    "cannot take over what the program in the kernel was told by the process before: {error}; its flows end"
+                ),
+            }
+        }
+        let cleared = self.keeper.clear();
+        self.judge("clear the program's maps", cleared);
+    }
+
     /// Waits until there is something to do, and answers whoever asks.
     fn wait<'a>(&self, desk: &'a Desk) -> MutexGuard<'a, Orders> {
         let mut orders = desk.lock();
@@ -196,10 +239,17 @@ impl Shift {
                 // who asked may have stopped waiting
                 let _ = ping.try_send(());
             }
+            if orders.is_over {
+                return orders;
+            }
+            if !orders.has_begun {
+                orders = desk.bell.wait(orders).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
             let now = Instant::now();
             let due = self.collect.min(self.step);
             let is_new = orders.number != self.applied && self.last_error.is_none();
-            if orders.is_over || is_new || now >= due {
+            if is_new || now >= due {
                 return orders;
             }
             let waited = desk.bell.wait_timeout(orders, due - now);

@@ -5,7 +5,7 @@ use std::{
     io,
     num::NonZeroU32,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -19,12 +19,15 @@ use crate::{
         xdp::{Handed, TableMaker},
     },
     flow::{Flows, TableLimits},
-    privilege::{Client, sandbox},
+    privilege::{Client, Takeover, XdpGrant, sandbox},
     snapshot::Snapshot,
 };
 
 /// Tables that the broker is asked for at once, at most.
 const TABLES_AT_ONCE: u8 = 16;
+
+/// How long before its start the moments of the xdp engine begin: what has been silent for longer has been so for so long.
+const BEFORE: Duration = Duration::from_hours(30 * 24);
 
 /// An engine that runs.
 pub struct Started {
@@ -44,10 +47,15 @@ pub async fn start(
     broker: &Client,
     events: mpsc::Sender<EngineEvent>,
 ) -> Result<Started, PacketsError> {
+    let now = Instant::now();
     let settings = EngineSettings {
         workers: threads.workers,
         first_shard: threads.first_shard,
-        start: Instant::now(),
+        start: match threads.engine {
+            // flows that are taken over have begun before this process
+            EngineChoice::Xdp => now.checked_sub(BEFORE).unwrap_or(now),
+            EngineChoice::Auto | EngineChoice::Raw => now,
+        },
     };
     let limits = TableLimits {
         max_flows,
@@ -96,11 +104,30 @@ fn instead(error: &str) -> Arc<str> {
     format!("xdp is not available: {error}").into()
 }
 
-/// Has the broker load the program.
+/// Has the broker load the program, or take it over.
 async fn hand_over(broker: &Client) -> Result<Handed, String> {
-    let fds = broker.xdp_load().await.map_err(|error| error.to_string())?;
+    let XdpGrant {
+        fds,
+        registry,
+        takeover,
+        not_kept,
+    } = broker.xdp_load().await.map_err(|error| error.to_string())?;
+    if let Takeover::Refused { why } = &takeover {
+        tracing::warn!(
+            event = "xdp_not_taken_over",
+            "the program in the kernel is not taken over from the process before, so that its flows end: {why}"
+        );
+    }
+    if let Some(why) = not_kept {
+        tracing::warn!(
+            event = "xdp_not_kept",
+            "systemd will not keep the program in the kernel over a restart, which will end its flows: {why}"
+        );
+    }
     Ok(Handed {
         fds,
+        registry,
+        is_taken_over: takeover == Takeover::TakenOver,
         make_tables: table_maker(broker.clone()),
     })
 }

@@ -43,10 +43,18 @@ impl Interfaces {
     pub async fn attach(&mut self, name: String, ifindex: u32, engine: &Engine, broker: &Client) {
         let Some(xdp) = engine.xdp() else { return };
         let attached = match broker.xdp_attach(name.as_str().into()).await {
-            Ok(attached) => Attached {
-                mode: attached.mode,
-                why: attached.why,
-            },
+            Ok(attached) => {
+                if let Some(why) = attached.not_kept {
+                    tracing::warn!(
+                        event = "xdp_not_kept", interface = %name,
+                        "systemd will not keep xdp on interface {name} over a restart: {why}"
+                    );
+                }
+                Attached {
+                    mode: attached.mode,
+                    why: attached.why,
+                }
+            }
             Err(error) => Attached {
                 mode: XdpAttachMode::None,
                 why: error.to_string(),

@@ -75,6 +75,8 @@ pub struct Plane {
     armed: Option<(u64, PreparedPackets)>,
     /// The number of the last that was armed.
     last_armed: u64,
+    /// Whether the broker knows what is needed of what the process before has left in the kernel.
+    is_settled: bool,
 }
 
 /// What has been prepared: to be committed or put back.
@@ -110,6 +112,7 @@ impl Plane {
             vips: Vips::default(),
             armed: None,
             last_armed: 0,
+            is_settled: false,
         }
     }
 
@@ -275,16 +278,7 @@ impl Plane {
         };
         self.services = prepared.services;
         self.config = Some(config);
-        if let Some(running) = &self.running {
-            for (name, ifindex, sockets) in prepared.sockets {
-                let broker = &self.environment.broker;
-                running.engine.add_interface(ifindex, sockets);
-                self.interfaces.insert(name.clone(), ifindex);
-                self.interfaces
-                    .attach(name, ifindex, &running.engine, broker)
-                    .await;
-            }
-        }
+        self.open_up(prepared.sockets).await;
         self.shrink().await;
         if let Some(running) = &mut self.running {
             // what is reported as done has the new source addresses; a kernel that does not answer is not waited for longer
@@ -293,6 +287,33 @@ impl Plane {
         self.adopt_network_state().await;
         if let Some(running) = &self.running {
             running.applied().await;
+        }
+    }
+
+    /// Serves interfaces whose sockets have been prepared. A program that was taken over goes by this configuration before the
+    /// slow path has its packets: without that it would not know the flows.
+    async fn open_up(&mut self, sockets: super::interfaces::Sockets) {
+        let broker = &self.environment.broker;
+        if let Some(running) = &self.running {
+            for (name, ifindex, _) in &sockets {
+                self.interfaces.insert(name.clone(), *ifindex);
+                self.interfaces
+                    .attach(name.clone(), *ifindex, &running.engine, broker)
+                    .await;
+            }
+            running.engine.begin();
+            running.applied().await;
+            for (_, ifindex, sockets) in sockets {
+                running.engine.add_interface(ifindex, sockets);
+            }
+        }
+        if !std::mem::replace(&mut self.is_settled, true)
+            && let Err(error) = broker.xdp_settled().await
+        {
+            tracing::error!(
+                event = "xdp_kept",
+                "cannot detach xdp from interfaces that are served no more: {error}"
+            );
         }
     }
 
