@@ -63,7 +63,7 @@ pub use hops::{Hop, HopNumber, Hops, Interface, Resolution, ReturnLink};
 pub use memory::MemoryStore;
 pub use packet_services::PacketServiceView;
 pub use path::Path;
-pub use services::{FlowTarget, SeenElsewhere, Services};
+pub use services::{FlowTarget, LeftBehind, Nobody, SeenElsewhere, Services};
 pub use store::FlowStore;
 
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, time::Duration};

@@ -216,6 +216,25 @@ impl ReturnHops {
         }
     }
 
+    /// Replies that would go back to these origins go elsewhere already, since routes have changed before anything was looked up
+    /// here. What is known of an origin here is newer.
+    pub fn take_over(&self, moved: &HashMap<ReturnOrigin, ReturnLink>) {
+        let mut numbered = self.lock();
+        let Numbered { numbers, hops, .. } = &mut *numbered;
+        let mut has_changed = false;
+        for (origin, link) in moved {
+            let hop = numbers.get(origin).and_then(|number| hops.get_mut(number));
+            if let Some(hop) = hop.filter(|hop| hop.moved.is_none()) {
+                hop.moved = Some(*link);
+                has_changed = true;
+            }
+        }
+        drop(numbered);
+        if has_changed {
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
     /// The number of an origin's hop, if that is followed.
     pub fn number_of(&self, origin: &ReturnOrigin) -> Option<HopNumber> {
         self.lock().numbers.get(origin).copied()
@@ -358,6 +377,31 @@ mod tests {
         returns.retain(&in_use(1..=5_000));
         assert_eq!(returns.clients().len(), MOST);
         assert!(returns.number_of(&origin(1)).is_some());
+    }
+
+    #[test]
+    fn where_replies_went_before_is_taken_over_until_a_route_changes() {
+        let returns = ReturnHops::default();
+        returns.retain(&in_use([1, 2]));
+        let link = |router| match route(router).resolution {
+            Resolution::Known(link) => ReturnLink { link, mtu: 1_400 },
+            _ => unreachable!(),
+        };
+        let version = returns.version();
+        returns.take_over(&[(origin(1), link(5)), (origin(9), link(6))].into());
+        assert_ne!(returns.version(), version, "there is something to look up");
+        assert_eq!(
+            follow(&returns, 1, 3),
+            [(origin(1), link(5))].into(),
+            "the first look"
+        );
+        assert_eq!(
+            follow(&returns, 1, 4),
+            [(origin(1), link(4))].into(),
+            "it changes"
+        );
+        returns.take_over(&[(origin(1), link(5))].into());
+        assert_eq!(follow(&returns, 1, 4), [(origin(1), link(4))].into());
     }
 
     #[test]

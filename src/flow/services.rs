@@ -1,6 +1,7 @@
 //! What is served, by VIP, protocol and port: made of a snapshot for the packet path.
 
 mod counts;
+mod left_behind;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub use counts::SeenElsewhere;
+pub use left_behind::{LeftBehind, Nobody};
 
 /// UDP flows without a configured time.
 const UDP_IDLE: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! What the slow path keeps of passthrough flows beside the program's maps: permits of frontends with limits, and how many ICMP
-//! errors are still passed on.
+//! What is kept of passthrough flows beside the program's maps: permits of frontends with limits, and how many ICMP errors are
+//! still passed on.
 
 use std::{
     collections::HashMap,
@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     access::Permit,
+    base::AccessReason,
     flow::{
         Moment,
         stored::{ErrorAllowance, Key},
@@ -17,7 +18,7 @@ use crate::{
 /// Flows whose ICMP errors are counted in a second; errors about others are not passed on until the next one.
 const COUNTED: usize = 4_096;
 
-/// See the [module](self). Its locks are leaves: nothing is locked under them.
+/// See the [module](self). Nothing is locked under its locks but what clients have.
 #[derive(Debug)]
 pub struct Aside {
     permits: Mutex<Permits>,
@@ -68,20 +69,35 @@ impl Aside {
         }
     }
 
-    /// Keeps the permit of a flow. Whether there is a place for it.
-    pub fn keep(&self, key: Key, begun: u64, permit: Permit) -> bool {
+    /// Has a flow count for its client, unless it does: by the permit that `take` gives, if it does.
+    ///
+    /// # Errors
+    /// Its client is at a limit, or there is no place for the permit.
+    pub fn count(
+        &self,
+        key: Key,
+        begun: u64,
+        take: impl FnOnce() -> Result<Option<Permit>, AccessReason>,
+    ) -> Result<(), AccessReason> {
         let mut permits = lock(&self.permits);
-        if permits.of.len() >= permits.most && !permits.of.contains_key(&key) {
-            return false;
+        if permits.of.get(&key).is_some_and(|held| held.begun == begun) {
+            return Ok(());
+        }
+        // that of a flow before is given back
+        drop(permits.of.remove(&key));
+        let Some(permit) = take()? else {
+            return Ok(());
+        };
+        if permits.of.len() >= permits.most {
+            return Err(AccessReason::ClientConnections);
         }
         let held = Held {
             begun,
             found: permits.scans,
             _permit: permit,
         };
-        // that of a flow before is given back
-        drop(permits.of.insert(key, held));
-        true
+        permits.of.insert(key, held);
+        Ok(())
     }
 
     /// Whether a flow has a permit.
@@ -101,13 +117,16 @@ impl Aside {
         lock(&self.permits).scans += 1;
     }
 
-    /// A scan has found a flow that may have a permit.
-    pub fn found(&self, key: &Key, begun: u64) {
+    /// A scan has found a flow that may have a permit. Whether it has one.
+    pub fn found(&self, key: &Key, begun: u64) -> bool {
         let mut permits = lock(&self.permits);
         let scans = permits.scans;
-        if let Some(held) = permits.of.get_mut(key).filter(|held| held.begun == begun) {
+        let held = permits.of.get_mut(key).filter(|held| held.begun == begun);
+        let has_one = held.is_some();
+        if let Some(held) = held {
             held.found = scans;
         }
+        has_one
     }
 
     /// A scan has ended: gives back the permits of flows that it has not found.
@@ -168,35 +187,51 @@ mod tests {
     fn a_flow_counts_until_it_ends_or_a_scan_misses_it() {
         let (access, aside) = (access(), Aside::new(8));
         let client = "203.0.113.5".parse().unwrap();
-        let count = || access.count(client, 0).map(Option::unwrap);
-        assert!(aside.keep(key(1), 7, count().unwrap()));
+        let count = |port, begun| aside.count(key(port), begun, || access.count(client, 0));
+        count(1, 7).unwrap();
         aside.scan_begins();
-        assert!(
-            aside.keep(key(2), 8, count().unwrap()),
-            "while a scan is under way"
-        );
-        assert!(count().is_err());
-        aside.found(&key(1), 7);
+        count(2, 8).unwrap();
+        let at_limit = Err(AccessReason::ClientConnections);
+        assert_eq!(count(3, 9), at_limit);
+        assert!(aside.found(&key(1), 7));
         aside.scan_ended();
-        assert!(aside.has(&key(1)) && aside.has(&key(2)));
+        assert!(
+            aside.has(&key(1)) && aside.has(&key(2)),
+            "2 came while a scan was under way"
+        );
 
         aside.give_back(&key(1));
-        drop(count().unwrap());
         aside.scan_begins();
-        aside.found(&key(2), 9);
+        assert!(!aside.found(&key(2), 9), "another flow of its key");
         aside.scan_ended();
-        assert!(!aside.has(&key(2)), "another flow of its key was found");
-        let both = (count().unwrap(), count().unwrap());
-        drop(both);
+        assert!(!aside.has(&key(2)));
+        count(4, 1).unwrap();
+        count(5, 1).unwrap();
+        assert_eq!(count(6, 1), at_limit);
+    }
+
+    #[test]
+    fn a_flow_counts_once_whoever_counts_it() {
+        let (access, aside) = (access(), Aside::new(8));
+        let client = "203.0.113.5".parse().unwrap();
+        let count = |port, begun| aside.count(key(port), begun, || access.count(client, 0));
+        count(1, 7).unwrap();
+        count(2, 7).unwrap();
+        count(1, 7).unwrap();
+        count(1, 8).unwrap();
+        assert!(!aside.found(&key(1), 7), "a later one has its place");
+        assert_eq!(count(3, 7), Err(AccessReason::ClientConnections));
     }
 
     #[test]
     fn there_are_no_more_permits_than_flows() {
         let (access, aside) = (access(), Aside::new(1));
-        let permit = || access.count("203.0.113.5".parse().unwrap(), 0).unwrap().unwrap();
-        assert!(aside.keep(key(1), 1, permit()));
-        assert!(!aside.keep(key(2), 1, permit()));
-        assert!(aside.keep(key(1), 2, permit()), "another flow of the same key");
+        let client = "203.0.113.5".parse().unwrap();
+        let count = |port, begun| aside.count(key(port), begun, || access.count(client, 0));
+        count(1, 1).unwrap();
+        assert_eq!(count(2, 1), Err(AccessReason::ClientConnections));
+        count(1, 2).unwrap();
+        assert!(aside.found(&key(1), 2), "another flow of the same key");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is to be in the maps: made of services, next hops and numbers. Pure.
 
+mod left_behind;
 mod nat;
 
 use std::{

@@ -1,18 +1,19 @@
 //! Keeps the program's maps: writes what services and next hops say, reads what it has counted, and clears expired flows away.
 
 mod adopt;
+mod held;
 mod nat;
 mod scan;
 mod writing;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io,
     sync::{Arc, atomic::Ordering},
 };
 
 use super::{
-    accounts::Accounts,
+    accounts::{Accounts, Reading},
     audit::Audit,
     contents::{Circumstances, Contents},
     flow_map::{BATCH, FlowMap},
@@ -25,9 +26,10 @@ use super::{
 use crate::{
     balance::hash::SplitMix64,
     base::WorkerId,
-    flow::{Flows, Hops, SeenElsewhere, Services},
+    flow::{Flows, Hops, ReturnLink, SeenElsewhere, Services, stored::ReturnOrigin},
     sys::bpf::{BatchCursor, Insert, Map},
 };
+pub use adopt::Adopted;
 use nat::Orphans;
 use scan::Scan;
 
@@ -57,6 +59,18 @@ pub struct Keeper {
     has_shares: bool,
     /// Flows that the program has been told of.
     others: Others,
+    /// The changes of the numbers that the registry has.
+    noted: u64,
+    /// The maps hold what was last to be there: nothing names what is not configured any more, but flows do.
+    is_in_force: bool,
+    /// They have once.
+    has_applied: bool,
+    /// When the maps were taken over, on the program's clock; 0: they were not.
+    taken_over: u64,
+    /// There has been no scan since then.
+    is_to_be_scanned: bool,
+    /// Where replies went then instead of where their clients' packets come from, as long as nothing newer is known.
+    moved_before: HashMap<ReturnOrigin, ReturnLink>,
 }
 
 /// Whether there are flows that a packet may be of which is of no DSR flow of the program's.
@@ -92,6 +106,12 @@ impl Keeper {
             orphans: Orphans::default(),
             has_shares: false,
             others: Others::default(),
+            noted: 0,
+            is_in_force: false,
+            has_applied: false,
+            taken_over: 0,
+            is_to_be_scanned: false,
+            moved_before: HashMap::new(),
         }
     }
 
@@ -101,6 +121,7 @@ impl Keeper {
     /// # Errors
     /// The kernel refused.
     pub fn clear(&mut self) -> io::Result<()> {
+        self.registry.withdraw();
         let maps = &self.map.maps;
         for map in [&maps.tables, &maps.addresses, &maps.ports, &maps.interfaces] {
             while let Some(key) = map.next_key(None)? {
@@ -137,15 +158,21 @@ impl Keeper {
         hops: &Hops,
         attached: &BTreeMap<u32, bool>,
     ) -> io::Result<()> {
+        self.is_in_force = false;
         self.others = self.others_now();
         let circumstances = Circumstances {
             attached,
             has_passthrough: self.others.passthrough,
             has_others: self.others.in_memory,
-            moved: &self.nat.returns.moved(hops),
+            moved: &self.moved(hops),
             max_flows: self.nat.max_flows(),
         };
-        let wanted = Contents::plan(services, hops, &circumstances, &mut self.map.numbers());
+        let wanted = {
+            let mut numbers = self.map.numbers();
+            let mut wanted = Contents::plan(services, hops, &circumstances, &mut numbers);
+            wanted.keep(&self.written, &numbers);
+            wanted
+        };
         if wanted.left_out > 0 && wanted.left_out != self.written.left_out {
             tracing::warn!(
                 event = "xdp_full",
@@ -161,7 +188,29 @@ impl Keeper {
             self.map.may_have_flows.store(true, Ordering::Relaxed);
         }
         (self.nat.is_served).store(services.has_passthrough(), Ordering::Relaxed);
-        self.write(&wanted)
+        self.note_numbers();
+        self.write(&wanted)?;
+        (self.is_in_force, self.has_applied) = (true, true);
+        Ok(())
+    }
+
+    /// Where replies go instead of where their clients' packets come from.
+    fn moved(&self, hops: &Hops) -> HashMap<ReturnOrigin, ReturnLink> {
+        let mut moved = self.moved_before.clone();
+        moved.extend(self.nat.returns.moved(hops));
+        moved
+    }
+
+    /// Notes for whoever comes after what the numbers mean that the maps are about to name.
+    fn note_numbers(&mut self) {
+        let numbers = self.map.numbers();
+        let changes = numbers.changes();
+        if changes != self.noted {
+            let noted = numbers.noted();
+            drop(numbers);
+            self.registry.write(&noted);
+            self.noted = changes;
+        }
     }
 
     fn others_now(&self) -> Others {
@@ -178,10 +227,13 @@ impl Keeper {
         self.others != self.others_now()
     }
 
-    /// Whether scans are to follow each other quickly: there are passthrough flows, whose ways back are to be found soon, and so
-    /// few flows that it costs nothing.
+    /// Whether scans are to follow each other quickly: flows were taken over and are not counted yet; or there are passthrough
+    /// flows, whose ways back are to be found soon, and so few flows that it costs nothing.
     #[must_use]
     pub fn is_quick(&self) -> bool {
+        if self.is_to_be_scanned {
+            return true;
+        }
         let is_used = self.nat.counts().flows() > 0;
         is_used && self.nat.has_few() && self.accounts.live() <= u64::from(BATCH)
     }
@@ -199,18 +251,19 @@ impl Keeper {
 
     fn read_traffic(&mut self) -> io::Result<()> {
         let numbered: Vec<_> = (self.map.numbers().iter())
-            .map(|(number, of)| (number, of.incarnation, of.opened_here, Arc::clone(&of.target)))
+            .map(|(number, of)| (number, Reading::of(of), Arc::clone(&of.target)))
             .collect();
         let traffic = &self.map.maps.traffic;
         let mut values = vec![0; traffic.value_bytes()];
-        for (number, incarnation, put_in, target) in numbered {
+        for (number, mut reading, target) in numbered {
             traffic.lookup(&u32::from(number).to_ne_bytes(), &mut values)?;
-            let now = TrafficValue::sum(&values);
-            let seen = self.accounts.read(number, incarnation, now, put_in);
+            reading.traffic = TrafficValue::sum(&values);
+            let seen = self.accounts.read(number, &reading);
             if seen != SeenElsewhere::default() {
                 target.count_seen(self.worker, &seen);
             }
         }
+        self.registry.write_counted(&self.accounts.to_note());
         Ok(())
     }
 

@@ -61,11 +61,8 @@ impl NatMapEntry {
         let Some(access) = flow.target.access() else {
             return Ok(());
         };
-        let is_kept = match access.count(client, now.0)? {
-            Some(permit) => self.nat.aside.keep(*key, *begun, permit),
-            None => true,
-        };
-        is_kept.then_some(()).ok_or(AccessReason::ClientConnections)
+        let take = || access.count(client, now.0);
+        self.nat.aside.count(*key, *begun, take)
     }
 
     /// Lets its replies go back to where its client sends from, and that way be followed: of what the program lets go back by

@@ -7,6 +7,8 @@
 //! A number is of one mode. Where a frontend has another mode after a reload, flows of the old mode go on under the old number,
 //! and what becomes of their server is what becomes of it in the new mode.
 
+mod records;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -17,19 +19,26 @@ use crate::{
     base::{FrontendName, ListenRange, Protocol, ServerKey},
     flow::FlowTarget,
 };
+pub use records::{Noted, Record};
 
 /// The greatest number, as slots of a table have 16 bits. 0 stands for no target.
 const MAX: u16 = u16::MAX;
 
 /// What makes two targets the same for their flows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Identity {
-    is_dsr: bool,
-    frontend: FrontendName,
-    server: ServerKey,
-    ip: IpAddr,
-    shift: u16,
-    has_vip: bool,
+pub struct Identity {
+    /// Its mode is dsr; else it is passthrough.
+    pub is_dsr: bool,
+    /// The frontend of the VIP.
+    pub frontend: FrontendName,
+    /// The server's name.
+    pub server: ServerKey,
+    /// The server's address.
+    pub ip: IpAddr,
+    /// How far its ports are above the VIP's, counted round at 65,536.
+    pub shift: u16,
+    /// Packets to it keep their addresses.
+    pub has_vip: bool,
 }
 
 impl Identity {
@@ -93,8 +102,10 @@ pub struct Numbered {
     pub server: u16,
     /// Whether the program knows it.
     pub is_written: bool,
-    /// DSR flows that user space has put into the map since the number was given.
+    /// Flows that user space has put into the maps since the number was given, or taken over.
     pub opened_here: u64,
+    /// It was taken over, and nothing that is configured has taken its place yet: what is counted of it, nobody hears.
+    pub is_left_behind: bool,
     /// The scan that was under way, or was the last one, when it was found to be configured no more.
     retired: Option<u64>,
 }
@@ -159,6 +170,8 @@ pub struct Numbers {
     incarnations: u32,
     /// Scans of the flows that have begun.
     scans: u64,
+    /// Rises whenever there is something else to [note](Self::noted).
+    changes: u64,
 }
 
 impl Numbers {
@@ -173,6 +186,7 @@ impl Numbers {
         let server = self.servers.take(&target.server)?;
         self.incarnations = self.incarnations.wrapping_add(1).max(1);
         self.next = number.wrapping_add(1);
+        self.changes += 1;
         self.of.insert(identity.clone(), number);
         self.all.insert(
             number,
@@ -185,6 +199,7 @@ impl Numbers {
                 server,
                 is_written: false,
                 opened_here: 0,
+                is_left_behind: false,
                 retired: Some(self.scans),
             },
         );
@@ -207,8 +222,13 @@ impl Numbers {
         let scans = self.scans;
         for (number, numbered) in &mut self.all {
             if let Some(places @ [.., last]) = by_number.get(number).map(Vec::as_slice) {
+                let places: Vec<_> = places.iter().map(|at| (at.protocol, at.range)).collect();
+                if numbered.places != places {
+                    numbered.places = places;
+                    self.changes += 1;
+                }
                 numbered.target = Arc::clone(last.target);
-                numbered.places = places.iter().map(|at| (at.protocol, at.range)).collect();
+                numbered.is_left_behind = false;
                 numbered.retired = None;
                 continue;
             }
@@ -217,6 +237,7 @@ impl Numbers {
             let mut others = of_server.unwrap_or_default().iter();
             if let Some(now) = others.find(|now| now.takes_over(&numbered.target, &numbered.places)) {
                 numbered.target = Arc::clone(now.target);
+                numbered.is_left_behind = false;
             }
         }
     }
@@ -257,7 +278,7 @@ impl Numbers {
         self.all.iter().map(|(number, numbered)| (*number, numbered))
     }
 
-    /// Counts a DSR flow that user space has put into the map.
+    /// Counts a flow that user space has put into the maps.
     pub fn opened(&mut self, number: u16) {
         if let Some(numbered) = self.all.get_mut(&number) {
             numbered.opened_here += 1;
@@ -280,6 +301,7 @@ impl Numbers {
             .filter(|(number, numbered)| is_over(**number, numbered))
             .map(|(number, numbered)| (*number, numbered.clone()))
             .collect();
+        self.changes += u64::from(!over.is_empty());
         for (number, numbered) in &over {
             self.all.remove(number);
             self.of.remove(&numbered.identity);

@@ -68,6 +68,7 @@ impl NatMap {
         let key = flow_key(&new.key).to_bytes();
         let Err(error) = (self.map.maps.forwards).update(&key, &forward.to_bytes(), Insert::New) else {
             flow.target.count_opened(new.worker);
+            self.map.numbers().opened(number);
             return Ok(Some(reverse.to()));
         };
         self.counts().release_port(server);

@@ -1,7 +1,7 @@
 //! Maglev tables in the kernel: filled aside through memory, and put in the place of others at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
@@ -35,6 +35,8 @@ pub struct Tables {
     /// What those hold.
     hold: BTreeMap<EndpointKey, Table>,
     spare: Vec<Array>,
+    /// Those that another engine has put there.
+    foreign: BTreeSet<EndpointKey>,
     make: TableMaker,
 }
 
@@ -56,8 +58,14 @@ impl Tables {
             in_use: BTreeMap::new(),
             hold: BTreeMap::new(),
             spare: Vec::new(),
+            foreign: BTreeSet::new(),
             make,
         }
+    }
+
+    /// The map has tables of another engine: each is in use until there is one of ours, or none any more.
+    pub fn take_over(&mut self, foreign: BTreeSet<EndpointKey>) {
+        self.foreign = foreign;
     }
 
     /// Has a map of tables hold exactly these.
@@ -66,10 +74,11 @@ impl Tables {
     /// An array could not be made, or the kernel refused: those that were written are in force.
     pub fn apply(&mut self, map: &Map, wanted: &BTreeMap<EndpointKey, Table>) -> io::Result<()> {
         let Difference { put, .. } = Difference::between(&self.hold, wanted);
-        let gone = self.in_use.keys().filter(|key| !wanted.contains_key(*key));
-        let gone: Vec<_> = gone.copied().collect();
+        let there = self.in_use.keys().chain(&self.foreign);
+        let gone: BTreeSet<_> = there.filter(|key| !wanted.contains_key(*key)).copied().collect();
         delete_all(map, gone.iter().map(EndpointKey::to_bytes))?;
         for key in gone {
+            self.foreign.remove(&key);
             self.hold.remove(&key);
             self.spare.extend(self.in_use.remove(&key));
         }
@@ -97,6 +106,7 @@ impl Tables {
         for (key, table, array) in filled {
             let before = self.in_use.insert(key, array);
             if written.is_ok() {
+                self.foreign.remove(&key);
                 self.hold.insert(key, table.clone());
                 // nothing reads it any more: the kernel has waited for that
                 self.spare.extend(before);

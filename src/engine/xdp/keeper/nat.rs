@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{AT_ONCE, Keeper};
+use super::{AT_ONCE, Keeper, scan::LiveFlows};
 use crate::{
     engine::xdp::{
         audit::Reading,
@@ -19,7 +19,7 @@ use crate::{
         nat_map::{Glimpse, note_origin},
     },
     flow::{
-        Moment,
+        FlowTarget, Moment,
         stored::{Key, ReturnOrigin},
     },
     sys::bpf::BatchCursor,
@@ -34,8 +34,6 @@ const SUSPECTS: usize = 4_096;
 /// What a scan has found.
 #[derive(Debug, Default)]
 pub(super) struct NatScan {
-    /// Live flows by the number of their target.
-    live: HashMap<u16, u64>,
     /// What is counted of them, by its place among the counters.
     found: HashMap<usize, i64>,
     /// What the counters stood at when it began.
@@ -60,6 +58,11 @@ impl Orphans {
         self.scans.is_multiple_of(ORPHANS_EVERY) || !self.suspects.is_empty()
     }
 
+    /// Has the next scan do so: there may be ones of an engine before this one.
+    pub const fn look_now(&mut self) {
+        self.scans = ORPHANS_EVERY - 1;
+    }
+
     /// Takes in one that was found. Whether it was found before.
     fn is_one(&mut self, key: FlowKey, begun: u64) -> bool {
         if self.suspects.get(&key) == Some(&begun) {
@@ -73,17 +76,8 @@ impl Orphans {
 }
 
 impl NatScan {
-    /// Whether a target has live flows.
-    pub fn has_flows(&self, number: u16) -> bool {
-        self.live.contains_key(&number)
-    }
-
     fn note(&mut self, key: &Key, forward: &ForwardValue, glimpse: &Glimpse) {
         let life = life(forward.state);
-        // what has a number has one of 16 bits
-        if let Ok(number) = u16::try_from(forward.target) {
-            *self.live.entry(number).or_default() += 1;
-        }
         let mut count = |place: usize, is_one: bool| {
             *self.found.entry(place).or_default() += i64::from(is_one);
         };
@@ -112,7 +106,13 @@ impl Keeper {
     }
 
     /// Ends expired flows, and counts the others.
-    pub(super) fn sort_forwards(&self, some: &FlowBatch, scan: &mut NatScan, now: Moment) -> io::Result<()> {
+    pub(super) fn sort_forwards(
+        &self,
+        some: &FlowBatch,
+        live: &mut LiveFlows,
+        scan: &mut NatScan,
+        now: Moment,
+    ) -> io::Result<()> {
         let mut foreign: Vec<u8> = Vec::new();
         for (bytes, flow) in some.forwards() {
             let Some((key, forward)) = flow else {
@@ -133,15 +133,27 @@ impl Keeper {
                 self.nat.end(&key, forward.begun);
                 continue;
             }
+            live.note(forward.target, forward.begun);
             scan.note(&key, &forward, &glimpse);
-            if glimpse.target.access().is_some() {
-                self.nat.aside.found(&key, forward.begun);
-            }
+            self.count_for_client(&key, &forward, &glimpse.target, now);
         }
         if !foreign.is_empty() {
             self.map.maps.forwards.delete_batch(&foreign)?;
         }
         Ok(())
+    }
+
+    /// Has a flow of a frontend with limits go on to count for its client, as it did for an engine before this one.
+    fn count_for_client(&self, key: &Key, forward: &ForwardValue, target: &FlowTarget, now: Moment) {
+        let Some(access) = target.access() else { return };
+        let life = life(forward.state);
+        let is_counted = self.nat.aside.found(key, forward.begun);
+        if is_counted || forward.begun > self.taken_over || life.is_unproven() || life.can_reopen() {
+            return;
+        }
+        let take = || access.count(key.from().ip(), now.0);
+        // a connection is not ended for limits that are lower than they were: it is tried again as long as it lives
+        let _ = self.nat.aside.count(*key, forward.begun, take);
     }
 
     /// Looks for entries of servers' packets whose flows are not there.
@@ -174,6 +186,9 @@ impl Keeper {
     pub(super) fn end_nat(&mut self, scan: &NatScan) -> io::Result<()> {
         self.orphans.suspects = std::mem::take(&mut self.orphans.found);
         self.nat.returns.retain(&scan.origins);
+        self.nat.returns.take_over(&self.moved_before);
+        self.moved_before
+            .retain(|origin, _| scan.origins.contains_key(origin));
         self.nat.aside.scan_ended();
         self.correct(scan);
         if self.has_shares {

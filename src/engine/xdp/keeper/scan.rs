@@ -6,6 +6,7 @@ use super::{Keeper, nat::NatScan};
 use crate::{
     base::WorkerId,
     engine::xdp::{
+        accounts::Found,
         batch::FlowBatch,
         flow_map::{self, BATCH},
         layout::FlowValue,
@@ -17,17 +18,45 @@ use crate::{
 /// Flows that are looked at while the numbers are locked.
 const AT_ONCE: usize = 256;
 
+/// How long after its beginning a flow has been counted as opened, in nanoseconds: the program's clock is coarse, and the slow
+/// path may wait for a CPU.
+const UNSURE: u64 = 100_000_000;
+
 /// A walk that is under way.
 #[derive(Debug)]
 pub(super) struct Scan {
     stage: Stage,
     cursor: BatchCursor,
     batch: FlowBatch,
-    /// When it began, on the program's clock.
-    start: u64,
-    /// Live DSR flows by the number of their target; those of them that had begun before the scan.
-    live: HashMap<u16, Live>,
+    live: LiveFlows,
     nat: NatScan,
+}
+
+/// Live flows that were found.
+#[derive(Debug)]
+pub(super) struct LiveFlows {
+    /// Flows that had begun then have surely been counted as opened before the scan, on the program's clock.
+    surely: u64,
+    /// Flows that had not begun then have not.
+    at_most: u64,
+    /// By the number of their target.
+    of: HashMap<u16, Live>,
+}
+
+impl LiveFlows {
+    /// Takes in a flow of a target with a number.
+    pub fn note(&mut self, target: u32, begun: u64) {
+        // what has a number has one of 16 bits
+        let Ok(number) = u16::try_from(target) else { return };
+        let live = self.of.entry(number).or_default();
+        live.all += 1;
+        live.before.surely += u64::from(begun <= self.surely);
+        live.before.at_most += u64::from(begun <= self.at_most);
+    }
+
+    fn of(&self, number: u16) -> Live {
+        self.of.get(&number).copied().unwrap_or_default()
+    }
 }
 
 /// Through which map.
@@ -44,12 +73,13 @@ enum Stage {
 #[derive(Debug, Default, Clone, Copy)]
 struct Live {
     all: u64,
-    from_before: u64,
+    /// Those that had begun before the scan.
+    before: Found,
 }
 
 /// What a scan does with a DSR flow.
 enum Fate {
-    Lives(u16),
+    Lives,
     Expired(Arc<FlowTarget>),
     /// It is of nothing that has a number.
     Unknown,
@@ -67,10 +97,14 @@ impl Keeper {
     }
 
     /// Looks at the next flows, so many batches of [`BATCH`]; at the first ones after the last. Whether these were the last ones.
+    /// Nothing is looked at as long as nothing has ever been [applied](Self::apply).
     ///
     /// # Errors
     /// The kernel refused; then the scan is given up.
     pub fn scan_some(&mut self, now: Moment, batches: usize) -> io::Result<bool> {
+        if !self.has_applied {
+            return Ok(true);
+        }
         let mut scan = match self.scan.take() {
             Some(scan) => scan,
             None => self.begin_scan(now)?,
@@ -85,7 +119,9 @@ impl Keeper {
             let is_over = scan.batch.read(map, &mut scan.cursor, BATCH)?;
             match scan.stage {
                 Stage::Direct => self.sort_direct(&mut scan, now)?,
-                Stage::Forwards => self.sort_forwards(&scan.batch, &mut scan.nat, now)?,
+                Stage::Forwards => {
+                    self.sort_forwards(&scan.batch, &mut scan.live, &mut scan.nat, now)?;
+                }
                 Stage::Reverses => self.sort_reverses(&scan.batch)?,
             }
             if is_over {
@@ -114,12 +150,18 @@ impl Keeper {
         self.collect()?;
         self.accounts.scan_begins();
         self.map.numbers().scan_begins();
+        let clock = &self.map.clock;
+        let now = clock.nanoseconds(now);
+        let live = LiveFlows {
+            surely: now.saturating_sub(UNSURE),
+            at_most: now.max(clock.nanoseconds(clock.now()?)),
+            of: HashMap::new(),
+        };
         Ok(Scan {
             stage: Stage::Direct,
             cursor: BatchCursor::default(),
             batch: FlowBatch::default(),
-            start: self.map.clock.nanoseconds(now),
-            live: HashMap::new(),
+            live,
             nat: self.begin_nat(),
         })
     }
@@ -135,11 +177,7 @@ impl Keeper {
             );
             for ((key, flow), fate) in some.iter().zip(fates) {
                 match (fate, flow) {
-                    (Fate::Lives(number), Some((_, value))) => {
-                        let live = scan.live.entry(number).or_default();
-                        live.all += 1;
-                        live.from_before += u64::from(value.begun <= scan.start);
-                    }
+                    (Fate::Lives, Some((_, value))) => scan.live.note(value.target, value.begun),
                     (Fate::Expired(target), Some((_, value))) => {
                         if let Some(handshake) = flow_map::forgotten(value) {
                             target.count_handshake(self.worker, handshake);
@@ -160,9 +198,7 @@ impl Keeper {
         let numbers = self.map.numbers();
         let fate = |flow: Option<&FlowValue>| {
             let Some(flow) = flow else { return Fate::Unknown };
-            let known = numbers.of_flow(flow.target, flow.incarnation);
-            // what has a number has one of 16 bits
-            let (Some(numbered), Ok(number)) = (known, u16::try_from(flow.target)) else {
+            let Some(numbered) = numbers.of_flow(flow.target, flow.incarnation) else {
                 return Fate::Unknown;
             };
             let target = &numbered.target;
@@ -174,7 +210,7 @@ impl Keeper {
             if expires <= now {
                 Fate::Expired(Arc::clone(target))
             } else {
-                Fate::Lives(number)
+                Fate::Lives
             }
         };
         flows.map(fate).collect()
@@ -184,13 +220,16 @@ impl Keeper {
         self.end_nat(&scan.nat)?;
         // ends of flows of targets whose numbers are given back now
         self.read_traffic()?;
-        let live = |number: u16| scan.live.get(&number).copied().unwrap_or_default();
         let mut numbers = self.map.numbers();
         for (number, numbered) in numbers.iter() {
-            let closed = self.accounts.scan_ended(number, live(number).from_before);
-            close(self.worker, &numbered.target, closed);
+            let seen = self.accounts.scan_ended(number, scan.live.of(number).before);
+            count(self.worker, &numbered.target, seen);
         }
-        let free = numbers.scan_ended(|number| live(number).all > 0 || scan.nat.has_flows(number));
+        // where something could not be written, it may name a number still
+        let free = match self.is_in_force {
+            true => numbers.scan_ended(|number| scan.live.of(number).all > 0),
+            false => Vec::new(),
+        };
         for (_, numbered) in &free {
             // whoever has the number of the server next begins at nothing
             if !numbers.has_server(numbered.server) {
@@ -199,21 +238,18 @@ impl Keeper {
         }
         drop(numbers);
         for (number, numbered) in &free {
-            let closed = self.accounts.forget(*number);
-            close(self.worker, &numbered.target, closed);
+            let seen = self.accounts.forget(*number);
+            count(self.worker, &numbered.target, seen);
         }
         self.count_live();
+        self.is_to_be_scanned = false;
         Ok(())
     }
 }
 
-/// Counts DSR flows that have ended.
-fn close(worker: WorkerId, target: &FlowTarget, closed: u64) {
-    if closed > 0 {
-        let seen = SeenElsewhere {
-            closed,
-            ..SeenElsewhere::default()
-        };
+/// Counts flows that the scan shows to have begun or ended.
+fn count(worker: WorkerId, target: &FlowTarget, seen: SeenElsewhere) {
+    if seen != SeenElsewhere::default() {
         target.count_seen(worker, &seen);
     }
 }

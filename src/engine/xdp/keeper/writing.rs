@@ -123,7 +123,7 @@ impl Keeper {
 }
 
 /// The entry of a number that nothing has.
-const fn nothing() -> TargetValue {
+pub(super) const fn nothing() -> TargetValue {
     TargetValue {
         version: 0,
         incarnation: 0,

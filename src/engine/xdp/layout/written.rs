@@ -62,7 +62,9 @@ impl SourceValue {
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Option<Self> {
         let mut from = Reader(bytes);
-        let count = usize::try_from(from.u32()?).ok().filter(|count| *count <= LOCALS)?;
+        let count = usize::try_from(from.u32()?)
+            .ok()
+            .filter(|count| *count <= LOCALS)?;
         let (server, share, half_of_ports) = (from.u32()?, from.u32()?, from.u32()?);
         let prefixes = (from.u8()?, from.u8()?);
         let (flags, _) = (from.u16()?, from.u32()?);
@@ -120,7 +122,9 @@ impl SettingsValue {
             let (first, last) = (from.u16()?, from.u16()?);
             (first <= last).then_some(PortRange { first, last })
         };
-        let count = usize::try_from(count).ok().filter(|count| *count <= PortRanges::MOST)?;
+        let count = usize::try_from(count)
+            .ok()
+            .filter(|count| *count <= PortRanges::MOST)?;
         let ranges: Option<Vec<_>> = (0..count).map(|_| range()).collect();
         let value = Self {
             nat_ports: PortRanges::new(ranges?)?,
@@ -148,7 +152,9 @@ impl TrafficValue {
     #[must_use]
     pub fn at_most(&self, now: &Self) -> Self {
         let fields = self.fields().into_iter().zip(now.fields());
-        let bytes = fields.fold(Writer::<{ Self::SIZE }>::new(), |to, (field, now)| to.u64(field.min(now)));
+        let bytes = fields.fold(Writer::<{ Self::SIZE }>::new(), |to, (field, now)| {
+            to.u64(field.min(now))
+        });
         Self::sum(&bytes.end())
     }
 

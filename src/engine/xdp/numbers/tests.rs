@@ -1,4 +1,7 @@
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
@@ -6,7 +9,7 @@ use super::*;
 use crate::{
     base::Protocol,
     config::Mode,
-    flow::{Services, testing::Site},
+    flow::{LeftBehind, Nobody, Services, testing::Site},
 };
 
 /// The targets of a site's only service.
@@ -234,4 +237,143 @@ proptest! {
             }
         }
     }
+}
+
+/// What there is of an engine before, all of it to be configured yet.
+fn taken_over(noted: Noted) -> Option<Numbers> {
+    let nobody = Nobody::new(1);
+    Numbers::taken_over(noted, |record| {
+        let of = LeftBehind {
+            frontend: record.identity.frontend.clone(),
+            server: record.identity.server.clone(),
+            ip: record.identity.ip,
+            shift: record.identity.shift,
+            has_vip: record.identity.has_vip,
+            is_down: false,
+            idle: Duration::from_secs(60),
+        };
+        FlowTarget::left_behind(of, &nobody)
+    })
+}
+
+#[test]
+fn numbers_that_are_taken_over_are_those_of_the_same_targets_and_of_no_others() {
+    let mut before = Numbers::default();
+    let all = site(3);
+    before.configure(direct(&all));
+    let mut numbers = taken_over(before.noted()).unwrap();
+    assert!(
+        numbers
+            .iter()
+            .all(|(_, numbered)| numbered.is_left_behind && !numbered.is_configured())
+    );
+    numbers.configure(direct(&all[..2]));
+    let through = at(&all[2], false);
+    numbers.configure(direct(&all[..2]).chain([through]));
+    for target in &all[..2] {
+        let number = numbers.number(target, true);
+        assert_eq!(number, before.number(target, true));
+        let numbered = numbers.get(number.unwrap()).unwrap();
+        assert!(Arc::ptr_eq(&numbered.target, target) && !numbered.is_left_behind);
+    }
+    let other = numbers.number(&all[2], false).unwrap();
+    assert!(
+        before.get(other).is_none(),
+        "another mode has a number of its own"
+    );
+}
+
+#[test]
+fn a_target_whose_frontend_was_renamed_meanwhile_goes_on_as_that_and_who_is_gone_until_its_flows_are() {
+    let mut before = Numbers::default();
+    let all = site(2);
+    before.configure(direct(&all));
+    let mut numbers = taken_over(before.noted()).unwrap();
+    let mut renamed = Site::new(Mode::Dsr, Protocol::Tcp, 1);
+    renamed.frontend_mut().name = FrontendName::new("other").expect("a name");
+    renamed.apply();
+    let now = targets(&renamed.services);
+    numbers.configure(direct(&now));
+    let of = |index: usize| before.number(&all[index], true).unwrap();
+    let first = numbers.get(of(0)).unwrap();
+    assert!(Arc::ptr_eq(&first.target, &now[0]) && !first.is_left_behind && !first.is_configured());
+    assert!(numbers.get(of(1)).unwrap().is_left_behind);
+    numbers.scan_begins();
+    let over = numbers.scan_ended(|number| number == of(1));
+    assert_eq!(
+        over.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
+        [of(0)]
+    );
+    numbers.scan_begins();
+    assert_eq!(numbers.scan_ended(|_| false).len(), 1);
+    assert!(!numbers.has_server(before.get(of(1)).unwrap().server));
+}
+
+#[test]
+fn incarnations_that_were_given_and_not_noted_are_not_given_again() {
+    let mut before = Numbers::default();
+    let all = site(3);
+    before.configure(direct(&all[..1]));
+    let noted = before.noted();
+    before.configure(direct(&all));
+    let given: HashSet<_> = before.iter().map(|(_, numbered)| numbered.incarnation).collect();
+    let mut numbers = taken_over(noted).unwrap();
+    numbers.configure(direct(&all));
+    let same = numbers.number(&all[0], true).unwrap();
+    for (number, numbered) in numbers.iter() {
+        assert_eq!(given.contains(&numbered.incarnation), number == same);
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_not_taken_over() {
+    let mut before = Numbers::default();
+    before.configure(direct(&site(2)));
+    let right = before.noted();
+    assert_eq!(taken_over(right.clone()).unwrap().noted().records, right.records);
+    let wrong = |change: fn(&mut Record, &Record)| {
+        let mut noted = right.clone();
+        let [first, second] = &mut noted.records[..] else {
+            unreachable!()
+        };
+        change(first, second);
+        taken_over(noted).is_none()
+    };
+    assert!(wrong(|first, _| first.number = 0));
+    assert!(wrong(|first, _| first.incarnation = 0));
+    assert!(wrong(|first, _| first.server = 0));
+    assert!(wrong(|first, second| first.number = second.number));
+    assert!(
+        wrong(|first, second| first.server = second.server),
+        "two servers have it"
+    );
+    assert!(wrong(|first, second| first.identity = second.identity.clone()));
+    assert!(
+        wrong(|first, second| first.identity.server = second.identity.server.clone()),
+        "a server has two"
+    );
+}
+
+#[test]
+fn what_is_to_be_noted_changes_when_numbers_and_places_do() {
+    let mut numbers = Numbers::default();
+    let all = site(2);
+    let mut changes = numbers.changes();
+    let mut has_changed =
+        |numbers: &Numbers| std::mem::replace(&mut changes, numbers.changes()) != numbers.changes();
+    numbers.configure(direct(&all));
+    assert!(has_changed(&numbers));
+    numbers.configure(direct(&all));
+    assert!(!has_changed(&numbers));
+    let elsewhere = Configured {
+        range: "198.51.100.2:80".parse().unwrap(),
+        ..at(&all[0], true)
+    };
+    numbers.configure(direct(&all).chain([elsewhere]));
+    assert!(has_changed(&numbers));
+    numbers.configure(direct(&all[..1]));
+    let _ = has_changed(&numbers);
+    numbers.scan_begins();
+    assert_eq!(numbers.scan_ended(|_| false).len(), 1);
+    assert!(has_changed(&numbers));
 }
