@@ -1,6 +1,6 @@
 //! A small dialect of configuration, so that each scenario says in a line what it is about.
 
-use std::{collections::BTreeSet, fmt::Write, path::Path};
+use std::{collections::BTreeSet, fmt::Write, os::fd::OwnedFd, path::Path};
 
 use convey::{
     config::{self, Diagnostic, Loaded, Options, PacketService, Severity, Source},
@@ -43,6 +43,17 @@ pub fn fork(
     target: Option<&Target>,
     executor: Box<dyn KernelOps>,
 ) -> Result<Channel, ForkError> {
+    fork_after(Vec::new(), path, text, target, executor)
+}
+
+/// As [`fork`], after a process whose descriptors were kept.
+pub fn fork_after(
+    kept: Vec<(String, OwnedFd)>,
+    path: &Path,
+    text: &str,
+    target: Option<&Target>,
+    executor: Box<dyn KernelOps>,
+) -> Result<Channel, ForkError> {
     let start = Start {
         parse,
         path,
@@ -52,7 +63,7 @@ pub fn fork(
         kernel: executor,
         // it has no listeners yet
         bound: BTreeSet::new(),
-        kept: Vec::new(),
+        kept,
         keeps_sockets: false,
         hidden: Vec::new(),
     };

@@ -13,6 +13,7 @@ mod packets;
 mod runner;
 mod sandbox;
 mod scenario;
+mod takeover;
 mod transparent;
 mod xdp;
 
@@ -256,6 +257,7 @@ fn main() -> ExitCode {
         .with_ignored_flag(!root),
     ];
     trials.extend(xdp::trials(root));
+    trials.extend(takeover::trials(root));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -374,22 +376,24 @@ fn the_broker_holds_little() -> Result<(), Failed> {
     Ok(())
 }
 
-fn the_runner_holds_nothing() -> Result<(), Failed> {
-    let idle = Idle::start()?;
+/// The daemon's child of that name.
+fn runner_of(idle: &Idle) -> Result<u32, Failed> {
     let daemon = idle.daemon.id();
     let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children"))?;
-    let children = children
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<Vec<u32>, _>>()?;
-    let others: Vec<u32> = children.into_iter().filter(|pid| *pid != idle.broker).collect();
-    let [runner] = others[..] else {
-        return Err(format!("one runner, not {others:?}").into());
+    let is_runner = |pid: &&str| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim() == "convey-runner")
     };
-    assert_eq!(
-        fs::read_to_string(format!("/proc/{runner}/comm"))?.trim(),
-        "convey-runner"
-    );
+    let runners: Vec<&str> = children.split_whitespace().filter(is_runner).collect();
+    let [runner] = runners[..] else {
+        return Err(format!("one runner, not {runners:?} of {children}").into());
+    };
+    Ok(runner.parse()?)
+}
+
+fn the_runner_holds_nothing() -> Result<(), Failed> {
+    let idle = Idle::start()?;
+    let runner = runner_of(&idle)?;
     let tasks = task_status::read_process(runner)?;
     assert_eq!(tasks.len(), 1);
     for task in tasks {

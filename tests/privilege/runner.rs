@@ -103,6 +103,24 @@ pub fn only_what_the_file_names() {
     assert!(answer(&runner).0.to_string().contains("refused"));
 }
 
+/// A command learns nothing of the service manager, to which it could speak as the service.
+pub fn environment() {
+    for name in ["NOTIFY_SOCKET", "FDSTORE", "INVOCATION_ID", "LISTEN_FDNAMES"] {
+        assert!(std::env::var_os(name).is_some(), "{name}");
+    }
+    let text = text(r#"["/usr/bin/env"]"#, "10s");
+    let Children {
+        broker: _broker,
+        runner,
+    } = started(&text);
+    ask(&runner, 1, id(&text));
+    let (told, printed) = answer(&runner);
+    let printed = String::from_utf8(printed.unwrap()).unwrap();
+    let names = printed.lines().filter_map(|line| line.split('=').next());
+    let names: std::collections::BTreeSet<_> = names.collect();
+    assert_eq!(names, ["HOME", "LANG", "PATH"].into(), "{told}");
+}
+
 /// Of many at once some are refused, and none is left when the daemon is gone.
 pub fn so_many_at_once() {
     let text = text(r#"["sleep", "600"]"#, "10m");

@@ -26,7 +26,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::config::{self, LOW_PORT, NOBODY};
 use crate::packets::RootShell;
 use crate::{
-    DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, runner, sandbox, transparent, xdp,
+    DIRECTORY, LENT_CAPABILITIES, NET_CAPABILITIES, containers, packets, runner, sandbox, takeover,
+    transparent, xdp,
 };
 
 /// Runs one scenario. Each has a loopback address of its own: they run at the same time.
@@ -80,6 +81,11 @@ pub fn run(name: &str) {
         "xdp_unit_without_perfmon" => xdp::the_packaged_unit(false),
         "xdp_idle" => xdp::idle(false),
         "xdp_loaded_idle" => xdp::idle(true),
+        "xdp_taken_over" => takeover::the_program_goes_on(),
+        "xdp_taken_over_idle" => takeover::idle(),
+        "xdp_settled" => takeover::what_is_not_attached_again_is_detached(),
+        "xdp_left_to_another_engine" => takeover::another_engine(),
+        "runner_environment" => runner::environment(),
         "every_call" => sandbox::every_call(),
         "others" => sandbox::others(),
         "sockets" => sandbox::sockets(),

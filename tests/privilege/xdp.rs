@@ -45,9 +45,9 @@ const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
 
 /// `va` has the first VIP, `vd` is named by the second.
-const TEXT: &str =
+pub const TEXT: &str =
     "engine=xdp\nweb 10.9.0.1:80 passthrough - 10.9.1.2:80\ndns 10.9.3.1:53 dsr vd 10.9.3.2:53";
-const OTHER_ENGINE: &str = "web 10.9.0.1:80 passthrough - 10.9.1.2:80";
+pub const OTHER_ENGINE: &str = "web 10.9.0.1:80 passthrough - 10.9.1.2:80";
 
 /// The tests, all of which need root.
 pub fn trials(root: bool) -> Vec<Trial> {
@@ -82,7 +82,7 @@ pub fn trials(root: bool) -> Vec<Trial> {
 
 /// The program of this build, and neither firewall nor packet sockets.
 #[derive(Default)]
-struct Real {
+pub struct Real {
     predecessor: Predecessor,
     loaded: Option<(Loaded, Takeover)>,
 }
@@ -94,7 +94,7 @@ impl Real {
     }
 }
 
-fn limits(max_flows: NonZeroU32) -> LoadLimits {
+pub fn limits(max_flows: NonZeroU32) -> LoadLimits {
     LoadLimits {
         flows: max_flows,
         nat_flows: max_flows,
@@ -207,10 +207,10 @@ fn refused<T: std::fmt::Debug>(result: Result<T, BrokerError>) -> String {
 }
 
 /// The daemon as it is dropped, and what it is handed.
-struct Stage {
-    broker: Channel,
-    root: RootShell,
-    handed: Vec<OwnedFd>,
+pub struct Stage {
+    pub broker: Channel,
+    pub root: RootShell,
+    pub handed: Vec<OwnedFd>,
 }
 
 impl Stage {
@@ -230,7 +230,7 @@ impl Stage {
         self.handed[at].as_fd()
     }
 
-    fn map(&self, name: &str) -> Map {
+    pub fn map(&self, name: &str) -> Map {
         Map::new(self.fd(name).try_clone_to_owned().unwrap()).unwrap()
     }
 
@@ -247,7 +247,7 @@ impl Stage {
     }
 
     /// Whether the program takes a segment to be one of ours: it has no servers, so that all of them are left.
-    fn is_ours(&self, to: [u8; 4], port: u16) -> bool {
+    pub fn is_ours(&self, to: [u8; 4], port: u16) -> bool {
         let before = self.left();
         let run = test_run(self.fd("convey"), &syn(to, port), None, &mut Vec::new()).unwrap();
         assert_eq!(run.retval, 2, "XDP_PASS");

@@ -73,7 +73,7 @@ fn whole(site: &Site) -> BTreeMap<String, usize> {
         .inside(|| nix::net::if_::if_nametoindex("eth0").expect("the interface"));
     [
         (PROGRAM.to_owned(), HANDED.len() + BROKERS_MAPS.len() + REGISTRY),
-        (format!("{PROGRAM} link {index} stack"), 1),
+        (format!("{PROGRAM} link {index} stack as configured"), 1),
     ]
     .into()
 }
@@ -117,7 +117,10 @@ fn brokers(convey: &Convey) -> Vec<(String, u32)> {
             ));
             let info = info.expect("what a link is");
             let id = info.lines().find_map(|line| line.strip_prefix("link_id:\t"));
-            all.push(("link_id".to_owned(), id.expect("its number").parse().expect("a number")));
+            all.push((
+                "link_id".to_owned(),
+                id.expect("its number").parse().expect("a number"),
+            ));
         }
     }
     all.sort();
@@ -137,9 +140,8 @@ fn the_service_manager_keeps_all_of_the_program_and_what_is_no_longer_attached_n
     convey.reload(&plan.config());
     assert_eq!(attached(convey).0, "generic");
     expect_kept(convey, &whole(site));
-    let maps = |all: Vec<(String, u32)>| -> Vec<_> {
-        all.into_iter().filter(|(key, _)| key == "map_id").collect()
-    };
+    let maps =
+        |all: Vec<(String, u32)>| -> Vec<_> { all.into_iter().filter(|(key, _)| key == "map_id").collect() };
     assert_eq!(maps(brokers(convey)), maps(first), "the same program");
     stage.meet_everywhere("after all");
 }
@@ -173,7 +175,10 @@ fn what_is_the_brokers_of_the_program_has_neither_the_daemon_nor_the_runner() {
         for (what, copies) in before {
             let now = after.get(&what).copied();
             // tables come and go
-            assert!(now.is_none_or(|now| now <= copies), "{what:?}: {copies}, then {now:?}");
+            assert!(
+                now.is_none_or(|now| now <= copies),
+                "{what:?}: {copies}, then {now:?}"
+            );
         }
         expect_kept(&stage.convey, &whole(&stage.site));
     }
@@ -229,7 +234,10 @@ fn a_program_that_is_not_whole_is_ended_and_another_one_takes_its_place() {
     assert_eq!(attached(&stage.convey).0, "generic", "{log}");
     expect_kept(&stage.convey, &whole(&stage.site));
     let now = brokers(&stage.convey);
-    assert!(before.iter().all(|one| !now.contains(one)), "{before:?}, then {now:?}");
+    assert!(
+        before.iter().all(|one| !now.contains(one)),
+        "{before:?}, then {now:?}"
+    );
     stage.meet_everywhere("by the new one");
 }
 
