@@ -11,7 +11,7 @@ use std::{
 use convey::admin::views::{Connections, Server, Status, Traffic};
 use nix::{sys::signal::Signal, unistd::Pid};
 
-use super::{Host, Output, PATIENCE, Process, notify::Notify, wait_until};
+use super::{Host, Output, PATIENCE, Process, notify::Notify, process::Alone, wait_until};
 
 /// A running `convey`. Dropping it kills the daemon; its broker then sees end-of-file and goes.
 pub struct Convey {
@@ -21,11 +21,21 @@ pub struct Convey {
     notify: Notify,
     /// Assignments of earlier processes.
     said_before: usize,
+    /// What of its environment a service manager makes, as `env` takes it.
+    unit: &'static [&'static str],
 }
 
 impl Convey {
     /// What makes the daemon believe that its service manager keeps descriptors.
     pub const FD_STORE: &str = "FDSTORE=64";
+
+    /// What makes it believe that systemd has started it as a service, which it starts again: then rules stay, too.
+    const UNIT: &[&str] = &[
+        "-u",
+        "SYSTEMD_EXEC_PID",
+        "INVOCATION_ID=of-the-lab",
+        "FDSTORE=16384",
+    ];
 
     /// Starts it with this configuration and waits until it says that it is ready.
     ///
@@ -56,6 +66,17 @@ impl Convey {
         Self::launch_in(host, "convey", config, launcher, options)
     }
 
+    /// As [`start`](Self::start), as a service of systemd: what it has descriptors kept of outlives it, and its rules do.
+    /// [`start_again`](Self::start_again) starts it so again.
+    #[track_caller]
+    pub fn start_as_unit(host: &Host, config: &str) -> Self {
+        let launcher: Vec<_> = ["env"].iter().chain(Self::UNIT).copied().collect();
+        let mut convey = Self::launch_with(host, config, &launcher);
+        convey.unit = Self::UNIT;
+        convey.wait_ready();
+        convey
+    }
+
     /// As [`launch`](Self::launch), beside another one of this host, in a directory of its own.
     #[track_caller]
     pub fn launch_beside(host: &Host, directory: &str, config: &str) -> Self {
@@ -77,6 +98,7 @@ impl Convey {
             dir,
             notify,
             said_before: 0,
+            unit: &[Self::FD_STORE],
         }
     }
 
@@ -92,6 +114,7 @@ impl Convey {
     #[track_caller]
     pub fn launch_again(&mut self, config: &str) {
         write_config(&self.dir, config);
+        let alone = Alone::wait();
         let handed = self.notify.hand_over();
         let names: Vec<_> = handed.iter().map(|(name, _)| name.as_str()).collect();
         // in two steps over high numbers: a source may be another's destination
@@ -117,17 +140,15 @@ impl Convey {
             near.join(" "),
             closed.join(" ")
         );
-        let mut command = command(
-            &self.dir,
-            &["bash", "-c", &script, "start_again", "env", Self::FD_STORE],
-            &[],
-        );
+        let launcher = ["bash", "-c", &script, "start_again", "env"];
+        let launcher: Vec<_> = launcher.into_iter().chain(self.unit.iter().copied()).collect();
+        let mut command = command(&self.dir, &launcher, &[]);
         command
             .env("NOTIFY_SOCKET", self.notify.path())
             .env("LISTEN_FDS", handed.len().to_string())
             .env("LISTEN_FDNAMES", names.join(":"));
         self.said_before = self.notify.assignments().len();
-        self.process = self.host.spawn(command);
+        self.process = self.host.spawn_alone(&alone, command);
     }
 
     /// Waits for `READY=1`.

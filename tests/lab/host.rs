@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::{
     PATIENCE,
-    process::{Output, Process},
+    process::{Alone, Output, Process},
 };
 
 /// An address family.
@@ -236,6 +236,13 @@ impl Host {
     pub fn spawn(&self, command: Command) -> Process {
         let files = self.dir().to_owned();
         self.inside(|| Process::spawn(command, &files))
+    }
+
+    /// As [`spawn`](Self::spawn), with descriptors that nobody else is to inherit.
+    #[track_caller]
+    pub fn spawn_alone(&self, alone: &Alone, command: Command) -> Process {
+        let files = self.dir().to_owned();
+        self.inside(|| Process::spawn_alone(alone, command, &files))
     }
 
     fn enter(&self) {

@@ -5,7 +5,10 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        PoisonError, RwLock, RwLockWriteGuard,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +19,23 @@ use nix::{
 };
 
 static NEXT_FILE: AtomicU32 = AtomicU32::new(1);
+
+/// Held for writing while there are descriptors that one program alone is to inherit.
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// Nobody else starts a program while this lives.
+pub struct Alone {
+    _starts: RwLockWriteGuard<'static, ()>,
+}
+
+impl Alone {
+    /// Waits until those that are being started are.
+    pub fn wait() -> Self {
+        Self {
+            _starts: STARTS.write().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
 
 /// A program that ran to its end.
 #[derive(Debug, Clone)]
@@ -55,7 +75,19 @@ pub struct Process {
 impl Process {
     /// Starts a program in a process group of its own, its output in files under `dir`.
     #[track_caller]
-    pub fn spawn(mut command: Command, dir: &Path) -> Self {
+    pub fn spawn(command: Command, dir: &Path) -> Self {
+        let _others = STARTS.read().unwrap_or_else(PoisonError::into_inner);
+        Self::start(command, dir)
+    }
+
+    /// As [`spawn`](Self::spawn), while nobody else does.
+    #[track_caller]
+    pub fn spawn_alone(_: &Alone, command: Command, dir: &Path) -> Self {
+        Self::start(command, dir)
+    }
+
+    #[track_caller]
+    fn start(mut command: Command, dir: &Path) -> Self {
         let label = format!("{command:?}");
         let number = NEXT_FILE.fetch_add(1, Ordering::Relaxed);
         let file = |kind: &str| dir.join(format!("process-{number}.{kind}"));

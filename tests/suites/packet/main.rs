@@ -9,6 +9,7 @@
 mod lab;
 
 mod access;
+mod afterwards;
 mod alerts;
 mod classic;
 mod crowding;
@@ -39,6 +40,8 @@ mod site;
 mod sizes;
 mod soak;
 mod sources;
+mod store;
+mod survival;
 mod talkers;
 mod told;
 mod traffic;
@@ -79,6 +82,9 @@ fn main() -> ExitCode {
         ("soak", soak::TESTS),
         ("limits", limits::TESTS),
         ("xdp", xdp::TESTS),
+        ("survival", survival::TESTS),
+        ("afterwards", afterwards::TESTS),
+        ("store", store::TESTS),
         ("access", access::TESTS),
         ("kept", kept::TESTS),
         ("crowding", crowding::TESTS),

@@ -97,7 +97,7 @@ pub fn finish_checksums(host: &Host) {
 }
 
 /// Where the program is attached to the load balancer's interface, and why.
-fn attached(convey: &Convey) -> (String, String) {
+pub fn attached(convey: &Convey) -> (String, String) {
     let status = convey.status_json();
     let at = &status["packet"]["xdp"]["interfaces"]["eth0"];
     let text = |key: &str| at[key].as_str().unwrap_or_default().to_owned();
@@ -276,7 +276,8 @@ fn new_flows_go_where_the_configuration_says_once_a_reload_has_returned_and_old_
     }
 }
 
-fn has_program(host: &Host) -> bool {
+/// Whether a program is attached to a host's first interface.
+pub fn has_program(host: &Host) -> bool {
     host.run("ip -d link show dev eth0").contains("xdp")
 }
 
