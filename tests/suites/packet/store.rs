@@ -15,7 +15,7 @@ use crate::{
     site::{Plan, Port, Site, Transport},
     survival::Stage,
     tests,
-    xdp::{attached, has_program},
+    xdp::{attached, finish_checksums, has_program},
 };
 
 /// Tests of this module.
@@ -46,6 +46,8 @@ fn plan(site: &Site, engine: &str) -> Plan {
 
 fn stage(name: &str) -> (Stage, Plan) {
     let site = Site::new(name, 1);
+    let ends = [&site.client].into_iter().chain(&site.servers);
+    ends.for_each(finish_checksums);
     let plan = plan(&site, "xdp\"\nxdp_mode = \"generic");
     (Stage::new(site, &plan), plan)
 }
