@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = tests![
     what_an_engine_before_has_left_is_cleared,
 ];
 
-const TWO: &str = r#"
+pub const TWO: &str = r#"
 [frontends.web]
 listen_addr = "198.51.100.1:80"
 mode = "dsr"
@@ -28,7 +28,7 @@ s2 = { addr = "10.0.0.12:80" }
 "#;
 
 /// The server that the program sends a client's segment to; `None`: it leaves it to the slow path.
-fn by_program(site: &Site, client: u16, flags: u8) -> Option<Ipv4Addr> {
+pub fn by_program(site: &Site, client: u16, flags: u8) -> Option<Ipv4Addr> {
     let ends = site.by_program(Segment::of_client(client, flags));
     ends.map(|(_, to)| *to.ip())
 }

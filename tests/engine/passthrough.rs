@@ -32,7 +32,7 @@ pub const TESTS: &[Test] = tests![
     what_an_engine_before_has_left_of_passthrough_is_cleared,
 ];
 
-const ONE: &str = r#"
+pub const ONE: &str = r#"
 [packet]
 nat_ports = "61000-65535"
 [frontends.web]
@@ -43,18 +43,18 @@ backend = "web"
 s1 = { addr = "10.0.0.11:80" }
 "#;
 
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 11), 80);
+pub const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 11), 80);
 const NAT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 
 /// Who handles a packet.
 #[derive(Debug, Clone, Copy)]
-enum By {
+pub enum By {
     Program,
     SlowPath,
 }
 
 /// The ends of a segment that has been forwarded.
-fn sent(site: &mut Site, by: By, segment: Segment) -> Ends {
+pub fn sent(site: &mut Site, by: By, segment: Segment) -> Ends {
     match by {
         By::Program => site
             .by_program(segment)
@@ -70,7 +70,7 @@ fn sent(site: &mut Site, by: By, segment: Segment) -> Ends {
 
 /// Opens a connection from a port of the client; each of the three segments is handled by one of these. Gives its ends towards
 /// the server.
-fn connect(site: &mut Site, port: u16, by: [By; 3]) -> Ends {
+pub fn connect(site: &mut Site, port: u16, by: [By; 3]) -> Ends {
     let syn = Segment::of_client(port, SYN).numbered(100, 0);
     let towards = sent(site, by[0], syn);
     let back = sent(site, by[1], syn.answer(towards, SYN_ACK));
@@ -80,18 +80,18 @@ fn connect(site: &mut Site, port: u16, by: [By; 3]) -> Ends {
     towards
 }
 
-fn is_empty(map: &Map) -> bool {
+pub fn is_empty(map: &Map) -> bool {
     map.next_key(None).expect("a map").is_none()
 }
 
 /// Flows, and half-open ones.
-fn used(site: &Site) -> (u64, u64) {
+pub fn used(site: &Site) -> (u64, u64) {
     let usage = site.flows.usage();
     (usage.nat_flows, usage.half_open)
 }
 
 /// NAT ports that the server has claimed, as the metrics say.
-fn claimed(site: &mut Site) -> u32 {
+pub fn claimed(site: &mut Site) -> u32 {
     site.keeper.collect().expect("counters");
     let backend = &site.snapshot.backends["web"];
     backend.servers[0]
@@ -100,7 +100,7 @@ fn claimed(site: &mut Site) -> u32 {
         .load(std::sync::atomic::Ordering::Relaxed)
 }
 
-fn handshakes(site: &Site, kind: Handshake) -> u64 {
+pub fn handshakes(site: &Site, kind: Handshake) -> u64 {
     let backend = &site.snapshot.backends["web"];
     backend.servers[0].live.counters.totals().handshakes[kind as usize]
 }

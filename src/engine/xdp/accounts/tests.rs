@@ -152,7 +152,10 @@ fn the_first_scan_says_how_many_were_taken_over() {
 fn what_is_noted_wrongly_counts_for_nothing_that_cannot_be() {
     let mut accounts = Accounts::default();
     let counted = Counted {
-        traffic: through(u64::MAX, 2),
+        traffic: TrafficValue {
+            nat_opened: u64::MAX,
+            ..through(9, 2)
+        },
         incarnation: 7,
         open: u64::MAX,
     };
