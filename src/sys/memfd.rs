@@ -26,10 +26,20 @@ fn seals() -> SealFlag {
     SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
 }
 
-/// Makes one that is empty, and may be changed by whoever has it. Its name is seen in /proc alone.
+/// Makes one that is empty, and may be changed by whoever has it for ever: nobody can seal it. Its name is seen in /proc alone.
 ///
 /// # Errors
 /// There is no memory or descriptor left.
+pub fn shared(name: &CStr) -> io::Result<OwnedFd> {
+    let fd = empty(name)?;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL))?;
+    Ok(fd)
+}
+
+/// The same of one that can be sealed.
+///
+/// # Errors
+/// As [`shared`]'s.
 pub fn empty(name: &CStr) -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     Ok(match memfd_create(name, flags | NOEXEC_SEAL) {
@@ -100,6 +110,19 @@ mod tests {
         assert!(file.write_at(b"x", 0).is_err(), "a sealed file was written");
         assert!(file.set_len(0).is_err(), "a sealed file was cut");
         assert_eq!(read_sealed(fd, 100).unwrap(), b"[frontends.web]");
+    }
+
+    #[test]
+    fn nobody_keeps_others_from_changing_a_shared_file() {
+        let file = File::from(shared(c"test").unwrap());
+        file.write_all_at(b"first", 0).unwrap();
+        assert!(fcntl(&file, FcntlArg::F_ADD_SEALS(seals())).is_err());
+        file.write_all_at(b"later", 0).unwrap();
+        assert!(!is_sealed(file.as_fd()));
+        assert_ne!(
+            identity(file.as_fd()).unwrap(),
+            identity(shared(c"test").unwrap().as_fd()).unwrap()
+        );
     }
 
     #[test]

@@ -1,13 +1,25 @@
 //! Maps of BPF, as the kernel has them.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::io;
-
-use convey::sys::bpf::{
-    BatchCursor, Insert, MMAPABLE, Map, MapInfo, MappedCounters, MappedTable, NewMap, kind, possible_cpus,
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
 };
 
-use crate::{Test, tests};
+use convey::{
+    engine::xdp::{
+        layout::HANDED,
+        load::{self, Loaded},
+        object::OBJECT,
+    },
+    sys::bpf::{
+        BatchCursor, Insert, MMAPABLE, Map, MapInfo, MappedCounters, MappedTable, NewMap, XdpPlace,
+        attach_xdp, bind_map, detach_link, kind, link_of_xdp, map_identity, place_of, possible_cpus,
+        program_identity, update_link,
+    },
+};
+
+use crate::{Test, site::limits, tests, wire::Wire};
 
 pub const TESTS: &[Test] = tests![
     an_element_is_written_read_and_removed,
@@ -22,6 +34,10 @@ pub const TESTS: &[Test] = tests![
     counters_are_changed_through_memory,
     only_a_table_is_mapped,
     what_is_no_map_is_refused,
+    a_frozen_map_is_changed_by_nobody,
+    what_a_descriptor_is_is_told_by_what_only_that_has,
+    a_map_that_is_bound_to_a_program_is_one_of_its_maps,
+    a_link_changes_its_program_and_is_detached_for_all_who_have_it,
 ];
 
 /// What one with this kind of keys and values is made like.
@@ -223,4 +239,99 @@ fn only_a_table_is_mapped() {
 fn what_is_no_map_is_refused() {
     let file = tempfile::tempfile().unwrap();
     assert!(Map::new(file.into()).is_err());
+}
+
+fn a_frozen_map_is_changed_by_nobody() {
+    let map = map(kind::ARRAY, 4, 8, 1, 0);
+    map.update(&[0; 4], &[7; 8], Insert::Any).unwrap();
+    map.freeze().unwrap();
+    let error = map.update(&[0; 4], &[8; 8], Insert::Any).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    let mut value = [0; 8];
+    assert!(map.lookup(&[0; 4], &mut value).unwrap());
+    assert_eq!(value, [7; 8]);
+}
+
+/// Our program.
+fn program() -> (Loaded, OwnedFd) {
+    let loaded = load::load(OBJECT, limits(64)).unwrap();
+    let at = HANDED.iter().position(|name| *name == "convey").unwrap();
+    let program = loaded.hand_out().unwrap().swap_remove(at);
+    (loaded, program)
+}
+
+fn what_a_descriptor_is_is_told_by_what_only_that_has() {
+    let map = hash(4);
+    let first = map_identity(map.as_fd()).unwrap();
+    assert_eq!(first.name, "test");
+    assert_ne!(map_identity(hash(4).as_fd()).unwrap().id, first.id);
+    assert_eq!(program_identity(map.as_fd()), None);
+    assert_eq!(link_of_xdp(map.as_fd()), None);
+
+    let (loaded, program) = program();
+    let identity = program_identity(program.as_fd()).unwrap();
+    assert_eq!(identity.name, "convey");
+    let maps: Vec<_> = loaded.kept().into_iter().filter_map(map_identity).collect();
+    assert!(
+        maps.len() > 10 && maps.iter().all(|map| identity.maps.contains(&map.id)),
+        "{maps:?} {identity:?}"
+    );
+    assert_eq!(map_identity(program.as_fd()), None);
+    for refused in [
+        update_link(program.as_fd(), program.as_fd()),
+        detach_link(program.as_fd()),
+    ] {
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    // a kind of map by the number of the kind that a link of XDP is
+    let info = MapInfo {
+        kind: kind::PERCPU_ARRAY,
+        ..map.info()
+    };
+    let nameless = NewMap { name: "", info }.create().unwrap();
+    assert_eq!(map_identity(nameless.as_fd()), None);
+    let (reader, _) = io::pipe().unwrap();
+    for other in [nameless.as_fd(), reader.as_fd()] {
+        assert_eq!(program_identity(other), None);
+        assert!(detach_link(other).is_err());
+    }
+    assert_eq!(link_of_xdp(reader.as_fd()), None);
+}
+
+fn a_map_that_is_bound_to_a_program_is_one_of_its_maps() {
+    let (_loaded, program) = program();
+    let map = hash(4);
+    let id = map_identity(map.as_fd()).unwrap().id;
+    let maps = || program_identity(program.as_fd()).unwrap().maps;
+    assert!(!maps().contains(&id));
+    bind_map(program.as_fd(), map.as_fd()).unwrap();
+    assert!(maps().contains(&id));
+}
+
+fn a_link_changes_its_program_and_is_detached_for_all_who_have_it() {
+    let wire = Wire::new("links");
+    let ((_first, old), (_second, new)) = (program(), program());
+    let id = |program: &OwnedFd| program_identity(program.as_fd()).unwrap().id;
+    for place in [XdpPlace::Stack, XdpPlace::Driver] {
+        wire.receiver.inside(|| {
+            let link = attach_xdp(old.as_fd(), wire.into, place).unwrap();
+            let identity = link_of_xdp(link.as_fd()).unwrap();
+            assert_eq!((identity.program, identity.ifindex), (id(&old), wire.into));
+            assert_eq!(map_identity(link.as_fd()), None);
+            assert_eq!(program_identity(link.as_fd()), None);
+            assert_eq!(place_of(id(&old), wire.into).unwrap(), Some(place));
+            update_link(link.as_fd(), new.as_fd()).unwrap();
+            assert_eq!(link_of_xdp(link.as_fd()).unwrap().program, id(&new));
+            assert_eq!(place_of(id(&new), wire.into).unwrap(), Some(place));
+            assert_eq!(place_of(id(&old), wire.into).unwrap(), None);
+            let copy = link.try_clone().unwrap();
+            detach_link(link.as_fd()).unwrap();
+            assert_eq!(place_of(id(&new), wire.into).unwrap(), None);
+            assert_eq!(link_of_xdp(copy.as_fd()).unwrap().ifindex, 0);
+            let error = update_link(copy.as_fd(), old.as_fd()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOLINK));
+        });
+    }
+    assert!(place_of(id(&old), u32::MAX >> 1).is_err(), "there is none");
 }

@@ -5,10 +5,13 @@
 mod lab;
 
 mod bpf;
+mod inherited;
 mod keeper;
 mod passthrough;
 mod site;
 mod sockets;
+mod stage;
+mod takeover;
 mod threads;
 mod verifier;
 mod wire;
@@ -20,9 +23,11 @@ pub(crate) use lab::suite::{Test, tests};
 fn main() -> ExitCode {
     let areas: &[(&str, &[Test])] = &[
         ("bpf", bpf::TESTS),
+        ("inherited", inherited::TESTS),
         ("keeper", keeper::TESTS),
         ("passthrough", passthrough::TESTS),
         ("sockets", sockets::TESTS),
+        ("takeover", takeover::TESTS),
         ("threads", threads::TESTS),
         ("verifier", verifier::TESTS),
     ];

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     num::NonZeroU32,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
     time::Instant,
 };
@@ -14,7 +14,7 @@ use convey::{
     config::{self, Config, Options, Source},
     engine::xdp::{
         Clock, FlowMap, Keeper, Maps, Registry, XdpStore,
-        load::{self, LoadLimits, Loaded},
+        load::{self, KEPT, LoadLimits, Loaded, Predecessor},
         object,
         services::ServiceMaps,
     },
@@ -77,12 +77,26 @@ impl Site {
 
     /// With room for so many flows.
     pub fn with(text: &str, max_flows: u32) -> Self {
+        let loaded = load::load(object::OBJECT, limits(max_flows)).unwrap_or_else(|error| panic!("{error}"));
+        Self::over(loaded, text, max_flows, |keeper| {
+            keeper.clear().expect("the maps")
+        })
+    }
+
+    /// What comes after this one with the same room, and takes over what it leaves: with this configuration.
+    pub fn restarted(self, text: &str) -> Self {
+        let max_flows = self.map.maps.forwards.info().max_entries;
+        let predecessor = Predecessor::of(kept(&self.loaded));
+        drop(self);
+        let loaded = load::take_over(predecessor, object::OBJECT, limits(max_flows));
+        let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
+        Self::over(loaded, text, max_flows, |keeper| {
+            keeper.adopt().expect("the maps");
+        })
+    }
+
+    fn over(mut loaded: Loaded, text: &str, max_flows: u32, begin: impl FnOnce(&mut Keeper)) -> Self {
         let max_flows = NonZeroU32::new(max_flows).expect("not 0");
-        let limits = LoadLimits {
-            flows: max_flows,
-            nat_flows: max_flows,
-        };
-        let mut loaded = load::load(object::OBJECT, limits).unwrap_or_else(|error| panic!("{error}"));
         let config = parse(text);
         let ours = ServiceMaps::of(&config.packet_services());
         loaded.narrow(&ours).expect("services");
@@ -109,7 +123,7 @@ impl Site {
             path: Path::new(WorkerId(0), 0, Arc::clone(&flows), 7),
             flows,
         };
-        site.keeper.clear().expect("the maps");
+        begin(&mut site.keeper);
         site.apply();
         site
     }
@@ -168,14 +182,7 @@ impl Site {
 
     /// Where a segment comes from and goes to that the program has forwarded; `None`: it leaves it to the slow path.
     pub fn by_program(&self, segment: Segment) -> Option<Ends> {
-        let mut out = Vec::new();
-        let program = self.map.maps.convey.as_fd();
-        let run = bpf::test_run(program, &segment.frame(), None, &mut out).expect("a test run");
-        match run.retval {
-            XDP_PASS => None,
-            XDP_TX => Some(ends(&out)),
-            other => panic!("the program returned {other}"),
-        }
+        by_program(self.map.maps.convey.as_fd(), segment)
     }
 
     /// Closes flows that somebody has seen. How many were still there.
@@ -215,6 +222,17 @@ impl Site {
 /// Source and destination.
 pub type Ends = (SocketAddrV4, SocketAddrV4);
 
+/// What a program makes of a segment: see [`Site::by_program`].
+pub fn by_program(program: BorrowedFd<'_>, segment: Segment) -> Option<Ends> {
+    let mut out = Vec::new();
+    let run = bpf::test_run(program, &segment.frame(), None, &mut out).expect("a test run");
+    match run.retval {
+        XDP_PASS => None,
+        XDP_TX => Some(ends(&out)),
+        other => panic!("the program returned {other}"),
+    }
+}
+
 impl Segment {
     /// A client's to the VIP.
     pub fn of_client(port: u16, flags: u8) -> Self {
@@ -250,7 +268,7 @@ impl Segment {
     }
 
     /// As a frame to us, its checksums finished.
-    fn frame(&self) -> Vec<u8> {
+    pub fn frame(&self) -> Vec<u8> {
         let mut ip = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
         ip.extend(self.from.ip().octets());
         ip.extend(self.to.ip().octets());
@@ -276,6 +294,21 @@ fn ends(frame: &[u8]) -> Ends {
         SocketAddrV4::new(address.into(), u16::from_be_bytes([frame[port], frame[port + 1]]))
     };
     (end(26, 34), end(30, 36))
+}
+
+/// Room for so many flows of either mode.
+pub fn limits(max_flows: u32) -> LoadLimits {
+    let max_flows = NonZeroU32::new(max_flows).expect("not 0");
+    LoadLimits {
+        flows: max_flows,
+        nat_flows: max_flows,
+    }
+}
+
+/// Copies of what the service manager keeps of a program, but for its links.
+pub fn kept(loaded: &Loaded) -> Vec<(String, OwnedFd)> {
+    let copy = |fd: BorrowedFd<'_>| (KEPT.to_owned(), fd.try_clone_to_owned().expect("a descriptor"));
+    loaded.kept().into_iter().map(copy).collect()
 }
 
 /// One of the flows' maps.

@@ -106,7 +106,7 @@ struct Set {
 /// # Errors
 /// The step that failed.
 pub fn load(object: &[u8], limits: LoadLimits) -> Result<Loaded, LoadError> {
-    let file = |name| memfd::empty(name).map_err(|error| step("make a file in memory", error));
+    let file = |name| memfd::shared(name).map_err(|error| step("make a file in memory", error));
     let registry = [
         file(c"convey-numbers")?,
         file(c"convey-numbers")?,

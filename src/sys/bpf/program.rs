@@ -142,7 +142,7 @@ pub fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> 
 
 /// How many records of this size these bytes are.
 fn count(bytes: &[u8], size: usize) -> io::Result<u32> {
-    if bytes.len() % size != 0 {
+    if !bytes.len().is_multiple_of(size) {
         return Err(Errno::EINVAL.into());
     }
     u32::try_from(bytes.len() / size).map_err(|_| Errno::E2BIG.into())
