@@ -156,7 +156,7 @@ phase_xdp() {
     check "takes the program away" not has_program "$first"
     check "and what systemd kept of it" [ "$(property NFileDescriptorStore)" -eq 0 ]
     check "and leaves no rule and no reserved port" nothing_of_the_packet_modes
-    falls_back "$(card 3)" 'its driver has no native XDP, or' "a driver that refuses"
+    falls_back "$(card 3)" 'its driver has no native XDP, or none for what is turned on' "a driver that refuses"
     plug_in lb0
     configuration | put_configuration
     check "systemctl restart without" systemctl restart convey

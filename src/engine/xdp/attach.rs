@@ -27,6 +27,10 @@ pub struct Attached {
     pub why: String,
 }
 
+/// Drivers without it say the same as some that cannot turn off what does not go with it.
+const NO_NATIVE: &str = "its driver has no native XDP, or none for what is turned on (virtio_net: guest offloads of large packets that \
+                         the hypervisor does not let it turn off)";
+
 /// Why the kernel does not attach it.
 #[derive(Debug)]
 pub struct Refusal(pub io::Error);
@@ -121,7 +125,7 @@ impl Refusal {
             return "another XDP program is attached to it, which convey does not replace: see `ip link show`".to_owned();
         }
         match (place, error.raw_os_error()) {
-            (XdpPlace::Driver, Some(libc::EOPNOTSUPP)) => "its driver has no native XDP".to_owned(),
+            (XdpPlace::Driver, Some(libc::EOPNOTSUPP)) => NO_NATIVE.to_owned(),
             (
                 XdpPlace::Driver,
                 Some(libc::EINVAL | libc::ERANGE | libc::ENOSPC | libc::ENOMEM | libc::EBADF),
@@ -183,10 +187,7 @@ mod tests {
     #[test]
     fn a_driver_without_it_is_named_and_the_kernel_stands_in() {
         let (mode, why, _) = outcome(ETH, XdpMode::Auto, [libc::EOPNOTSUPP, 0]);
-        assert_eq!(
-            (mode, why.as_str()),
-            (XdpAttachMode::Generic, "its driver has no native XDP")
-        );
+        assert_eq!((mode, why.as_str()), (XdpAttachMode::Generic, NO_NATIVE));
         let (mode, why, _) = outcome(ETH, XdpMode::Auto, [libc::EINVAL, libc::EPERM]);
         assert_eq!(mode, XdpAttachMode::None);
         assert!(
@@ -198,10 +199,7 @@ mod tests {
     #[test]
     fn what_the_operator_chose_is_tried_alone() {
         let (mode, why, tried) = outcome(ETH, XdpMode::Native, [libc::EOPNOTSUPP, 0]);
-        assert_eq!(
-            (mode, why.as_str()),
-            (XdpAttachMode::None, "its driver has no native XDP")
-        );
+        assert_eq!((mode, why.as_str()), (XdpAttachMode::None, NO_NATIVE));
         assert_eq!(tried, [XdpPlace::Driver]);
         let (mode, why, tried) = outcome(ETH, XdpMode::Generic, [0, 0]);
         assert_eq!(

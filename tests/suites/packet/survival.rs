@@ -398,14 +398,12 @@ fn a_death_in_the_middle_of_a_reload_breaks_no_flow() {
                         .count()
                 });
                 let before = convey.status().config_generation;
-                // each time a little later in a reload than the time before
                 wait_until("reloads are under way", PATIENCE, || {
-                    convey.cli("status --json").stdout.is_empty()
-                        || convey.status().config_generation > before + round
+                    convey.status().config_generation > before + round
                 });
                 convey.signal(Signal::SIGKILL);
                 let count = reloads.join().expect("the reloads");
-                assert!(count as u64 > round, "{count} reloads in round {round}");
+                assert!(count as u64 >= round, "{count} reloads in round {round}");
             });
             stage.convey.wait_exit(PATIENCE);
             talkers.wait_round();
