@@ -27,7 +27,7 @@ use crate::{
 const TABLES_AT_ONCE: u8 = 16;
 
 /// How long before its start the moments of the xdp engine begin: what has been silent for longer has been so for so long.
-const BEFORE: Duration = Duration::from_hours(30 * 24);
+const BEFORE: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// An engine that runs.
 pub struct Started {
