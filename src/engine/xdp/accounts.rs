@@ -173,7 +173,7 @@ impl Account {
     }
 
     /// How far it has been counted, if that is something else than what was noted.
-    fn to_note(&mut self) -> Option<Counted> {
+    fn take_new(&mut self) -> Option<Counted> {
         let counted = Counted {
             traffic: self.last,
             incarnation: self.incarnation,
@@ -207,10 +207,10 @@ impl Accounts {
     }
 
     /// How far numbers have been counted, by number: those of which that has not been given before.
-    pub fn to_note(&mut self) -> Vec<(u16, Counted)> {
+    pub fn take_new(&mut self) -> Vec<(u16, Counted)> {
         let accounts = self.0.iter_mut();
         let mut counted: Vec<_> = accounts
-            .filter_map(|(number, account)| Some((*number, account.to_note()?)))
+            .filter_map(|(number, account)| Some((*number, account.take_new()?)))
             .collect();
         counted.sort_unstable_by_key(|(number, _)| *number);
         counted

@@ -263,7 +263,7 @@ impl Keeper {
                 target.count_seen(self.worker, &seen);
             }
         }
-        self.registry.write_counted(&self.accounts.to_note());
+        self.registry.write_counted(&self.accounts.take_new());
         Ok(())
     }
 

@@ -173,10 +173,10 @@ fn what_has_changed_is_noted_and_nothing_else() {
     let _ = accounts.read(3, &reading(7, through(5, 5), 0));
     let _ = accounts.read(1, &reading(8, direct(5, 5), 0));
     let numbers = |noted: Vec<(u16, Counted)>| noted.iter().map(|(number, _)| *number).collect::<Vec<_>>();
-    assert_eq!(numbers(accounts.to_note()), [1, 3], "in their order");
-    assert_eq!(accounts.to_note(), []);
+    assert_eq!(numbers(accounts.take_new()), [1, 3], "in their order");
+    assert_eq!(accounts.take_new(), []);
     let _ = accounts.read(3, &reading(7, through(6, 5), 0));
-    let noted = accounts.to_note();
+    let noted = accounts.take_new();
     assert_eq!(numbers(noted.clone()), [3]);
     assert_eq!((noted[0].1.incarnation, noted[0].1.open), (7, 1));
 }

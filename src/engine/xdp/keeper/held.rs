@@ -93,7 +93,7 @@ impl Held {
 
     fn read_tables(&mut self, map: &Map) -> io::Result<()> {
         for key in keys(map)? {
-            match key.as_array().and_then(EndpointKey::from_bytes) {
+            match key.first_chunk().and_then(EndpointKey::from_bytes) {
                 Some(endpoint) => drop(self.tables.insert(endpoint)),
                 None => drop(map.delete(&key)?),
             }
@@ -108,7 +108,7 @@ impl Held {
         let ports = keys(&maps.ports)?;
         interfaces.retain(|ifindex, _| ports.contains(&ifindex.to_ne_bytes()[..]));
         for key in keys(&maps.interfaces)?.union(&ports) {
-            let ifindex = key.as_array().copied().map(u32::from_ne_bytes);
+            let ifindex = key.first_chunk().copied().map(u32::from_ne_bytes);
             if ifindex.is_none_or(|ifindex| !interfaces.contains_key(&ifindex)) {
                 maps.interfaces.delete(key)?;
                 maps.ports.delete(key)?;
