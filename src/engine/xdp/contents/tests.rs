@@ -317,3 +317,59 @@ fn of_a_table_and_a_target_only_what_has_changed_is_written() {
     let none = BTreeMap::new();
     assert_eq!(Difference::between(&after.tables, &none).gone.len(), 1);
 }
+
+#[test]
+fn what_was_taken_over_stays_as_it_was_written_until_its_way_is_known_or_it_is_configured() {
+    let mut site = Site::new(Mode::Passthrough, Protocol::Tcp, 2);
+    let mut before = Numbers::default();
+    let written = plan(&site, &mut before);
+    let nobody = crate::flow::Nobody::new(1);
+    let mut numbers = Numbers::taken_over(before.noted(), |record| {
+        let of = crate::flow::LeftBehind {
+            frontend: record.identity.frontend.clone(),
+            server: record.identity.server.clone(),
+            ip: record.identity.ip,
+            shift: record.identity.shift,
+            has_vip: false,
+            is_down: false,
+            idle: std::time::Duration::from_millis(7),
+        };
+        FlowTarget::left_behind(of, &nobody)
+    })
+    .unwrap();
+    let [first, second] = [1, 2];
+    site.backend().servers.remove("s2");
+    let hops = site.hops.clone();
+    site.hops.servers.clear();
+    site.apply();
+    let kept = |site: &Site, numbers: &mut Numbers, written: &Contents| {
+        let mut wanted = plan(site, numbers);
+        wanted.keep(written, numbers);
+        wanted
+    };
+    let wanted = kept(&site, &mut numbers, &written);
+    assert!(
+        !wanted.targets[&first].flags.known,
+        "it is configured, and its way is not known"
+    );
+    assert_eq!(wanted.targets[&second], written.targets[&second]);
+    let source = SourceValue {
+        locals: Vec::new(),
+        ..written.sources[&second].clone()
+    };
+    assert_eq!(wanted.sources[&second], source, "no flow begins towards it");
+
+    let mut torn = written.clone();
+    torn.targets.get_mut(&second).unwrap().version = 1;
+    torn.sources.get_mut(&second).unwrap().server = 77;
+    let wanted = kept(&site, &mut numbers, &torn);
+    assert!(!wanted.targets[&second].flags.known);
+    assert_eq!(wanted.sources[&second].server, source.server);
+
+    site.hops = hops;
+    let wanted = kept(&site, &mut numbers, &written);
+    assert_eq!(
+        wanted.targets[&second].idle, 7,
+        "the way is known here, and nothing else newer"
+    );
+}

@@ -176,3 +176,79 @@ impl TrafficValue {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Mapped ones are IPv4 ones.
+    fn ip() -> impl Strategy<Value = IpAddr> {
+        any::<IpAddr>().prop_map(|ip| ip.to_canonical())
+    }
+
+    fn mac() -> impl Strategy<Value = Mac> {
+        any::<[u8; 6]>().prop_map(Mac)
+    }
+
+    fn ranges() -> impl Strategy<Value = PortRanges> {
+        let range = any::<(u16, u16)>().prop_map(|(one, other)| PortRange {
+            first: one.min(other),
+            last: one.max(other),
+        });
+        prop::collection::vec(range, 1..=PortRanges::MOST)
+            .prop_map(|ranges| PortRanges::new(ranges).expect("ranges"))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            (address, locals) in (ip(), prop::collection::vec(ip(), 0..=LOCALS)),
+            (hop, interface_mac, nat_ports) in (mac(), mac(), ranges()),
+            (version, incarnation, ifindex, mtu) in any::<(u32, u32, u32, u32)>(),
+            (shift, idle, server, share) in any::<(u16, u32, u32, u32)>(),
+            (prefixes, flags) in any::<((u8, u8), [bool; 4])>(),
+        ) {
+            let [a, b, c, d] = flags;
+            let target = TargetValue {
+                version, incarnation, address, hop, shift, interface_mac, ifindex, mtu, idle,
+                flags: TargetFlags { known: a, down: b, l2: c, slow: d },
+            };
+            prop_assert_eq!(TargetValue::from_bytes(&target.to_bytes()), Some(target));
+            let source = SourceValue { locals, server, share, half_of_ports: mtu, prefixes, is_served: a };
+            prop_assert_eq!(SourceValue::from_bytes(&source.to_bytes()), Some(source));
+            let hop = HopValue { mac: hop, interface_mac, ifindex, mtu };
+            prop_assert_eq!(HopValue::from_bytes(&hop.to_bytes()), Some(hop));
+            let interface = InterfaceValue { mac: interface_mac, is_native: a, mtu };
+            prop_assert_eq!(InterfaceValue::from_bytes(&interface.to_bytes()), Some(interface));
+            let settings = SettingsValue {
+                nat_ports, has_passthrough: a, any_interface: b, has_moved: c, has_others: d,
+                max_flows: share, max_half_open: server,
+            };
+            prop_assert_eq!(SettingsValue::from_bytes(&settings.to_bytes()), Some(settings));
+        }
+
+        #[test]
+        fn what_would_be_written_otherwise_is_not_read(bytes in any::<[[u8; 32]; 5]>()) {
+            let bytes = bytes.as_flattened();
+            macro_rules! check {
+                ($($value:ty),*) => {$(
+                    let some = bytes.first_chunk().expect("enough");
+                    if let Some(read) = <$value>::from_bytes(some) {
+                        prop_assert_eq!(read.to_bytes(), *some);
+                    }
+                )*};
+            }
+            check!(EndpointKey, TargetValue, SourceValue, HopValue, InterfaceValue, SettingsValue);
+        }
+
+        #[test]
+        fn no_counter_is_above_what_it_can_be(noted in any::<[u64; 12]>(), now in any::<[u64; 12]>()) {
+            let of = |fields: [u64; 12]| TrafficValue::sum(&fields.map(u64::to_ne_bytes).concat());
+            prop_assert_eq!(of(noted).to_bytes().to_vec(), noted.map(u64::to_ne_bytes).concat());
+            let least: Vec<_> = noted.iter().zip(now).map(|(noted, now)| *noted.min(&now)).collect();
+            prop_assert_eq!(of(noted).at_most(&of(now)).fields().to_vec(), least);
+        }
+    }
+}
