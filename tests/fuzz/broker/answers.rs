@@ -156,7 +156,7 @@ impl<'a> Judge<'a> {
             Verb::XdpLoad | Verb::XdpAttach(_) | Verb::XdpTables(_) => {
                 assert!(is_refused && fds.is_empty(), "{outcome:?}");
             }
-            Verb::XdpDetach(_) => assert_eq!(*outcome, Outcome::Done),
+            Verb::XdpDetach(_) | Verb::XdpSettled => assert_eq!(*outcome, Outcome::Done),
             Verb::WriteConfig => self.config_written(&asked.texts, outcome, &mut granted),
             Verb::InEffect(identity) => {
                 assert_eq!(*outcome, Outcome::Done);
