@@ -2,7 +2,7 @@
 //!
 //! Where a service manager keeps what a process leaves (its *predecessor's*), the next process takes it over: the program goes on
 //! forwarding meanwhile. What is taken for what is not what it was kept as, but what the kernel says that it is: a program of
-//! this name, the maps that this very program uses, links of it, and the [mark](mark::Mark) that is bound to it.
+//! this name, the maps that this very program uses, links of it, and the *mark* that is bound to it.
 
 mod compiled;
 mod loaded;
