@@ -1,3 +1,5 @@
+use std::os::fd::AsFd as _;
+
 use super::*;
 use crate::{
     config::{EngineChoice, Options, Source, load},
@@ -16,8 +18,14 @@ fn config(text: &str) -> Arc<Config> {
 
 #[tokio::test]
 async fn the_late_end_of_what_was_given_up_does_not_touch_what_is_prepared_after_it() {
-    // without frontends in packet modes the broker is not asked
-    let (ours, _broker) = fdpass::pair().unwrap();
+    // without frontends in packet modes the broker is told that all is settled, and nothing else
+    let (ours, broker) = fdpass::pair().unwrap();
+    let answering = std::thread::spawn(move || {
+        let (request, _) = fdpass::receive(broker.as_fd()).unwrap();
+        assert_eq!(request, br#"{"number":1,"verb":"xdp_settled"}"#);
+        fdpass::send(broker.as_fd(), br#"{"number":1,"outcome":"done"}"#, &[]).unwrap();
+        broker
+    });
     let (client, _news) = Client::start(Channel::over(ours, 1, "c.toml".to_owned())).unwrap();
     let first = config("[global]");
     let pools = Arc::new(Pools::of(&first));
@@ -53,4 +61,6 @@ async fn the_late_end_of_what_was_given_up_does_not_touch_what_is_prepared_after
     plane.commit(second.number, Arc::clone(&first)).await;
     assert!(plane.config.is_some(), "the second takes effect");
     drop(second);
+    let broker = answering.join().unwrap();
+    assert!(fdpass::try_receive(broker.as_fd()).is_err(), "told once");
 }
