@@ -179,7 +179,8 @@ impl Shared {
             let is_watched = !lines("FDPOLL=0");
             for fd in fds {
                 let is_kept = store.iter().any(|kept| identity(&kept.fd) == identity(&fd));
-                if !is_kept && !(is_watched && is_over(&fd)) {
+                let is_dropped = is_kept || is_watched && is_over(&fd);
+                if !is_dropped {
                     store.push(Kept {
                         name: name.unwrap_or("stored").to_owned(),
                         fd,

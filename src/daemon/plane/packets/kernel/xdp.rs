@@ -114,7 +114,7 @@ impl XdpProgram {
         match load::load(OBJECT, limits) {
             Ok(loaded) => Ok(self.keep(loaded, Takeover::Refused { why })),
             Err(error) => Err(format!(
-                "{}; what the process before has left is not taken over: {why}",
+                "{}; what the previous process left is not taken over: {why}",
                 error.said()
             )),
         }
