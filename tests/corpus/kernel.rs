@@ -15,7 +15,7 @@ use convey::{
     base::{Mac, PacketReason, WorkerId},
     config::PacketService,
     engine::xdp::{
-        Clock, FlowMap, Keeper, Maps, XdpStore, count,
+        Clock, FlowMap, Keeper, Maps, Registry, XdpStore, count,
         layout::{
             CLAIMS_FLOWS, CLAIMS_GAVE_WAY, CLAIMS_HALF_OPEN, FlowKey, FlowValue, ForwardValue, PassReason,
             ReverseValue, WatchCode,
@@ -111,10 +111,12 @@ impl Kernel {
         let tables = Arc::clone(&loaded);
         let make_tables =
             Box::new(move |count: usize| lock(&tables).make_tables(count.try_into().unwrap_or(u8::MAX)));
+        let registry = Registry::new(lock(&loaded).hand_out_registry().expect("descriptors"));
         let path = Path::new(WorkerId(0), 0, Arc::clone(&flows), 7);
+        let keeper = Keeper::new(Arc::clone(&flows), make_tables, registry, WorkerId(0));
         let mut kernel = Self {
             // one shard for both: what is counted is compared as a sum
-            keeper: RefCell::new(Keeper::new(Arc::clone(&flows), make_tables, WorkerId(0))),
+            keeper: RefCell::new(keeper),
             loaded,
             map,
             flows,
