@@ -217,13 +217,13 @@ impl Shift {
                 Ok(adopted) => {
                     tracing::info!(
                         event = "xdp_taken_over",
-                        "the program in the kernel and its flows are taken over from the process before: {adopted}"
+                        "the program in the kernel and its flows are taken over from the previous process: {adopted}"
                     );
                     return;
                 }
                 Err(error) => tracing::error!(
                     event = "xdp_not_taken_over",
-                    "cannot take over what the program in the kernel was told by the process before: {error}; its flows end"
+                    "cannot take over what the program in the kernel was told by the previous process: {error}; its flows end"
                 ),
             }
         }

@@ -115,7 +115,7 @@ async fn hand_over(broker: &Client) -> Result<Handed, String> {
     if let Takeover::Refused { why } = &takeover {
         tracing::warn!(
             event = "xdp_not_taken_over",
-            "the program in the kernel is not taken over from the process before, so that its flows end: {why}"
+            "the program in the kernel is not taken over from the previous process, so that its flows end: {why}"
         );
     }
     if let Some(why) = not_kept {
