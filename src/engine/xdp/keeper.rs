@@ -2,6 +2,7 @@
 
 mod adopt;
 mod held;
+mod live;
 mod nat;
 mod scan;
 mod writing;
@@ -190,6 +191,9 @@ impl Keeper {
         (self.nat.is_served).store(services.has_passthrough(), Ordering::Relaxed);
         self.note_numbers();
         self.write(&wanted)?;
+        if !self.has_applied {
+            self.count_for_clients(self.map.clock.now()?);
+        }
         (self.is_in_force, self.has_applied) = (true, true);
         Ok(())
     }
@@ -221,10 +225,10 @@ impl Keeper {
     }
 
     /// Whether [`apply`](Self::apply) would tell the program something else, though nothing was configured: there have come to
-    /// be flows of a kind, or there are none any more.
+    /// be flows of a kind, or there are none any more; or a number is free for what had found none.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
-        self.others != self.others_now()
+        self.others != self.others_now() || self.map.numbers().is_short()
     }
 
     /// Whether scans are to follow each other quickly: flows were taken over and are not counted yet; or there are passthrough

@@ -172,6 +172,8 @@ pub struct Numbers {
     scans: u64,
     /// Rises whenever there is something else to [note](Self::noted).
     changes: u64,
+    /// Something that is configured found no number left.
+    is_short: bool,
 }
 
 impl Numbers {
@@ -208,6 +210,7 @@ impl Numbers {
 
     /// Takes exactly these for configured. Those among them that could not be given a number are left out.
     pub fn configure<'a>(&mut self, targets: impl IntoIterator<Item = Configured<'a>>) {
+        self.is_short = false;
         let mut by_number: HashMap<u16, Vec<Configured<'_>>> = HashMap::new();
         let mut by_server: HashMap<&ServerKey, Vec<Configured<'_>>> = HashMap::new();
         for configured in targets {
@@ -215,8 +218,9 @@ impl Numbers {
                 .entry(&configured.target.server)
                 .or_default()
                 .push(configured);
-            if let Some(number) = self.take(configured.target, configured.is_dsr) {
-                by_number.entry(number).or_default().push(configured);
+            match self.take(configured.target, configured.is_dsr) {
+                Some(number) => by_number.entry(number).or_default().push(configured),
+                None => self.is_short = true,
             }
         }
         let scans = self.scans;
@@ -240,6 +244,12 @@ impl Numbers {
                 numbered.is_left_behind = false;
             }
         }
+    }
+
+    /// Whether something that is configured has no number, though there is one left.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.is_short && self.all.len() < usize::from(MAX)
     }
 
     /// The number of a target in a mode, if it has one.

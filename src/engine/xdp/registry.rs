@@ -26,8 +26,6 @@ pub const FORMAT: u32 = 1;
 const HEADER: usize = 32;
 /// "convey", and that these are numbers.
 const MAGIC: [u8; 8] = *b"conveyNU";
-/// Numbers, at most, in bytes: each with the longest names, and as much again for where they are configured.
-const LONGEST: usize = 104 << 20;
 /// Files are written by one call up to so many bytes.
 const COUNTED_AT_ONCE: usize = 1 << 20;
 
@@ -91,7 +89,7 @@ impl Registry {
         let Some((generation, length, checksum)) = read_header(&header) else {
             return Ok(None);
         };
-        if length > LONGEST || size < (HEADER + length) as u64 {
+        if length > codec::LONGEST || size < (HEADER + length) as u64 {
             return Ok(None);
         }
         let mut content = vec![0; length];
@@ -105,7 +103,7 @@ impl Registry {
 
     /// Notes what the numbers mean that the maps are about to name. Where that fails, nobody can take the maps over.
     pub fn write(&mut self, noted: &Noted) {
-        let content = codec::numbers_to_bytes(noted, LONGEST);
+        let content = codec::numbers_to_bytes(noted);
         let mut bytes = header(self.generation, &content).to_vec();
         bytes.extend(content);
         let Some(file) = self.numbers.get(self.next).filter(|_| !self.is_lost) else {
@@ -197,7 +195,7 @@ fn read_header(header: &[u8; HEADER]) -> Option<(u64, usize, u64)> {
 }
 
 fn header(generation: u64, content: &[u8]) -> [u8; HEADER] {
-    // bounded by LONGEST
+    // bounded as it is when it is read
     let length = (content.len() as u32).to_le_bytes();
     let fields: [&[u8]; 5] = [
         &MAGIC,

@@ -76,7 +76,9 @@ impl Keeper {
             let written = held.contents.targets.get(&number);
             written.is_some_and(|written| (written.version, written.incarnation) == (0, incarnation))
         });
+        let now = self.map.clock.nanoseconds(self.map.clock.now()?);
         self.accounts = self.accounts_of(&numbers)?;
+        // from here on nothing can be refused
         self.forget_claims(&numbers);
         let adopted = Adopted {
             targets: numbers.iter().count(),
@@ -86,7 +88,7 @@ impl Keeper {
         self.tables.take_over(held.tables);
         (self.written, self.version) = (held.contents, held.version);
         *self.map.numbers() = numbers;
-        self.taken_over = self.map.clock.nanoseconds(self.map.clock.now()?);
+        self.taken_over = now;
         self.has_shares = true;
         self.orphans.look_now();
         self.is_to_be_scanned = true;

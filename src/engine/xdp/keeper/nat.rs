@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{AT_ONCE, Keeper, scan::LiveFlows};
+use super::{AT_ONCE, Keeper, live::LiveFlows};
 use crate::{
     engine::xdp::{
         audit::Reading,
@@ -17,6 +17,7 @@ use crate::{
         keys::path_key,
         layout::{FlowKey, ForwardValue, ReverseValue, ShareKey},
         nat_map::{Glimpse, note_origin},
+        numbers::Numbered,
     },
     flow::{
         FlowTarget, Moment,
@@ -141,6 +142,18 @@ impl Keeper {
             self.map.maps.forwards.delete_batch(&foreign)?;
         }
         Ok(())
+    }
+
+    /// Has all flows that were taken over count for their clients where there are limits: before others can begin there, which the
+    /// slow path lets in.
+    pub(super) fn count_for_clients(&self, now: Moment) {
+        let has_limits = |(_, numbered): (u16, &Numbered)| numbered.target.access().is_some();
+        if self.taken_over == 0 || !self.map.numbers().iter().any(has_limits) {
+            return;
+        }
+        self.nat.for_each_live(now, &mut |key, forward, glimpse| {
+            self.count_for_client(key, forward, &glimpse.target, now);
+        });
     }
 
     /// Has a flow of a frontend with limits go on to count for its client, as it did for an engine before this one.

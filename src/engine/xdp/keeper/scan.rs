@@ -1,12 +1,11 @@
 //! A walk through all flows, some at a time: those that have expired are forgotten, those that have ended are found out.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{io, sync::Arc};
 
-use super::{Keeper, nat::NatScan};
+use super::{Keeper, live::LiveFlows, nat::NatScan};
 use crate::{
     base::WorkerId,
     engine::xdp::{
-        accounts::Found,
         batch::FlowBatch,
         flow_map::{self, BATCH},
         layout::FlowValue,
@@ -18,10 +17,6 @@ use crate::{
 /// Flows that are looked at while the numbers are locked.
 const AT_ONCE: usize = 256;
 
-/// How long after its beginning a flow has been counted as opened, in nanoseconds: the program's clock is coarse, and the slow
-/// path may wait for a CPU.
-const UNSURE: u64 = 100_000_000;
-
 /// A walk that is under way.
 #[derive(Debug)]
 pub(super) struct Scan {
@@ -30,33 +25,6 @@ pub(super) struct Scan {
     batch: FlowBatch,
     live: LiveFlows,
     nat: NatScan,
-}
-
-/// Live flows that were found.
-#[derive(Debug)]
-pub(super) struct LiveFlows {
-    /// Flows that had begun then have surely been counted as opened before the scan, on the program's clock.
-    surely: u64,
-    /// Flows that had not begun then have not.
-    at_most: u64,
-    /// By the number of their target.
-    of: HashMap<u16, Live>,
-}
-
-impl LiveFlows {
-    /// Takes in a flow of a target with a number.
-    pub fn note(&mut self, target: u32, begun: u64) {
-        // what has a number has one of 16 bits
-        let Ok(number) = u16::try_from(target) else { return };
-        let live = self.of.entry(number).or_default();
-        live.all += 1;
-        live.before.surely += u64::from(begun <= self.surely);
-        live.before.at_most += u64::from(begun <= self.at_most);
-    }
-
-    fn of(&self, number: u16) -> Live {
-        self.of.get(&number).copied().unwrap_or_default()
-    }
 }
 
 /// Through which map.
@@ -68,13 +36,6 @@ enum Stage {
     Forwards,
     /// The same by their servers' packets.
     Reverses,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Live {
-    all: u64,
-    /// Those that had begun before the scan.
-    before: Found,
 }
 
 /// What a scan does with a DSR flow.
@@ -151,12 +112,7 @@ impl Keeper {
         self.accounts.scan_begins();
         self.map.numbers().scan_begins();
         let clock = &self.map.clock;
-        let now = clock.nanoseconds(now);
-        let live = LiveFlows {
-            surely: now.saturating_sub(UNSURE),
-            at_most: now.max(clock.nanoseconds(clock.now()?)),
-            of: HashMap::new(),
-        };
+        let live = LiveFlows::new(clock.nanoseconds(now), clock.nanoseconds(clock.now()?));
         Ok(Scan {
             stage: Stage::Direct,
             cursor: BatchCursor::default(),

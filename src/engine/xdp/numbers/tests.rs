@@ -104,8 +104,13 @@ fn when_all_numbers_are_given_there_is_none_for_another() {
         .all
         .extend((1..=MAX).map(|number| (number, given.clone())));
     assert_eq!(numbers.take(&all[1], true), None);
+    numbers.configure(direct(&all[1..2]));
+    assert!(!numbers.is_short(), "nothing can be done about it");
     numbers.all.remove(&77);
-    assert_eq!(numbers.take(&all[2], true), Some(77));
+    assert!(numbers.is_short());
+    numbers.configure(direct(&all[1..2]));
+    assert_eq!(numbers.number(&all[1], true), Some(77));
+    assert!(!numbers.is_short());
 }
 
 #[test]

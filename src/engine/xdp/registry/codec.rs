@@ -15,8 +15,16 @@ const DSR: u8 = 1;
 const HAS_VIP: u8 = 2;
 const IPV4: u8 = 4;
 
+/// Bytes of a record with the longest names.
+const RECORD: usize = 27 + 3 * 256;
 /// Bytes of a place where a target is configured.
 const PLACE: usize = 26;
+
+/// Places that are noted, at most.
+const PLACES: usize = 1 << 18;
+
+/// Bytes of what the numbers mean, at most.
+pub const LONGEST: usize = 8 + TARGETS as usize * RECORD + PLACES * PLACE;
 
 /// How far what the program has counted of a number has been counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,8 +73,8 @@ impl Counted {
     }
 }
 
-/// What the numbers mean, in so many bytes at most: places that find no room are left out.
-pub fn numbers_to_bytes(noted: &Noted, most: usize) -> Vec<u8> {
+/// What the numbers mean. Places beyond a limit are left out.
+pub fn numbers_to_bytes(noted: &Noted) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(noted.incarnations.to_le_bytes());
     // there are no more numbers than that
@@ -76,8 +84,7 @@ pub fn numbers_to_bytes(noted: &Noted, most: usize) -> Vec<u8> {
     }
     let places = (noted.records.iter().zip(0_u32..))
         .flat_map(|(record, at)| record.places.iter().map(move |place| (at, place)));
-    let room = most.saturating_sub(bytes.len()) / PLACE;
-    for (at, place) in places.take(room) {
+    for (at, place) in places.take(PLACES) {
         put_place(&mut bytes, at, place);
     }
     bytes
@@ -93,6 +100,9 @@ pub fn numbers(bytes: &[u8]) -> Option<Noted> {
     }
     let records: Option<Vec<_>> = (0..count).map(|_| record(&mut from)).collect();
     let mut records = records?;
+    if from.0.len() > PLACES * PLACE {
+        return None;
+    }
     while !from.0.is_empty() {
         let (at, place) = place(&mut from)?;
         records.get_mut(at)?.places.push(place);

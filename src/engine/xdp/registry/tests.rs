@@ -120,21 +120,34 @@ fn of_what_was_torn_anywhere_the_one_before_is_read() {
 }
 
 #[test]
-fn places_that_find_no_room_are_left_out_and_numbers_never_are() {
-    let all = codec::numbers_to_bytes(&noted(6), usize::MAX);
-    let short = codec::numbers_to_bytes(&noted(6), all.len() - 1);
-    let read = codec::numbers(&short).unwrap();
-    let places = |noted: &Noted| {
-        noted
-            .records
-            .iter()
-            .map(|record| record.places.len())
-            .sum::<usize>()
+fn places_beyond_a_limit_are_left_out_and_numbers_never_are() {
+    let mut much = noted(2);
+    let place = much.records[0].places[0];
+    much.records[0].places = vec![place; 1 << 18];
+    much.records[1].places = vec![place];
+    let mut bytes = codec::numbers_to_bytes(&much);
+    let read = codec::numbers(&bytes).unwrap();
+    assert_eq!(read.records.len(), 2);
+    let places = read.records.iter().map(|record| record.places.len());
+    assert_eq!(places.collect::<Vec<_>>(), [1 << 18, 0]);
+    let last = bytes[bytes.len() - 26..].to_vec();
+    bytes.extend(last);
+    assert_eq!(codec::numbers(&bytes), None, "there are more than can be");
+}
+
+#[test]
+fn the_longest_names_find_room() {
+    let mut much = noted(1);
+    let record = &mut much.records[0];
+    record.identity.frontend = FrontendName::new(&"f".repeat(255)).unwrap();
+    record.identity.server = ServerKey {
+        backend: BackendName::new(&"b".repeat(255)).unwrap(),
+        server: ServerName::new(&"s".repeat(255)).unwrap(),
     };
-    assert_eq!(read.records.len(), 6);
-    assert_eq!(places(&read), places(&noted(6)) - 1);
-    let none = codec::numbers(&codec::numbers_to_bytes(&noted(6), 0)).unwrap();
-    assert_eq!((none.records.len(), places(&none)), (6, 0));
+    record.places.clear();
+    let length = codec::numbers_to_bytes(&much).len();
+    assert!(8 + usize::from(u16::MAX) * (length - 8) <= codec::LONGEST);
+    assert_eq!(codec::numbers(&codec::numbers_to_bytes(&much)), Some(much));
 }
 
 #[test]
@@ -234,7 +247,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
     ) {
         let _ = codec::numbers(&bytes);
-        let mut almost = codec::numbers_to_bytes(&noted(4), LONGEST);
+        let mut almost = codec::numbers_to_bytes(&noted(4));
         for (at, byte) in changes {
             let at = at.index(almost.len());
             almost[at] = byte;
