@@ -13,6 +13,7 @@ mod sockets;
 mod stage;
 mod takeover;
 mod threads;
+mod torn;
 mod verifier;
 mod wire;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ("sockets", sockets::TESTS),
         ("takeover", takeover::TESTS),
         ("threads", threads::TESTS),
+        ("torn", torn::TESTS),
         ("verifier", verifier::TESTS),
     ];
     lab::suite::run(lab::why_not_packets().as_deref(), areas)

@@ -56,7 +56,7 @@ use crate::{
 };
 pub use attach::Attached;
 pub use flow_map::FlowMap;
-pub use keeper::Keeper;
+pub use keeper::{Adopted, Keeper};
 use layout::PassReason;
 pub use maps::{Clock, Maps, count};
 pub use registry::Registry;
