@@ -38,6 +38,7 @@ pub const TESTS: &[Test] = tests![
     where_the_program_is_not_to_be_any_more_it_is_detached_at_once,
     a_better_place_is_tried_where_it_was_not_wanted_before,
     an_interface_that_has_gone_or_moved_away_is_nobodys,
+    an_interface_that_has_the_index_of_one_that_has_gone_gets_a_link_of_its_own,
     what_is_missing_is_named,
     of_two_that_were_kept_the_later_one_that_is_whole_is_taken,
     whatever_else_was_kept_is_not_taken_for_what_it_is_not,
@@ -260,6 +261,18 @@ fn an_interface_that_has_gone_or_moved_away_is_nobodys() {
     stage.host.run("ip link add plain type bridge");
     let attached = stage.attach(&mut loaded, "plain", XdpMode::Auto);
     assert_eq!(attached.mode, XdpAttachMode::Generic, "{}", attached.why);
+}
+
+fn an_interface_that_has_the_index_of_one_that_has_gone_gets_a_link_of_its_own() {
+    let mut stage = Stage::new("index");
+    let program = stage.keep();
+    let mut loaded = stage.take_over(OBJECT).expect("taken over");
+    let index = stage.index("plain");
+    (stage.host).run(&format!(
+        "ip link del plain && ip link add plain index {index} type bridge"
+    ));
+    stage.attach(&mut loaded, "plain", XdpMode::Auto);
+    assert_eq!(stage.at("plain"), Some(("stack".to_owned(), program)));
 }
 
 fn what_is_missing_is_named() {

@@ -143,7 +143,10 @@ impl Loaded {
             return attached.clone();
         }
         if let Some((place, kept)) = self.left.remove(&to.index) {
-            if let Some(attached) = attach::as_before(to, mode, place, is_by_choice(&kept.name)) {
+            // the interface may have gone meanwhile, and another one have its index
+            let is_there = bpf::link_of_xdp(kept.link.as_fd()).is_some_and(|link| link.ifindex == to.index);
+            let attached = attach::as_before(to, mode, place, is_by_choice(&kept.name));
+            if let Some(attached) = attached.filter(|_| is_there) {
                 self.attached.insert(to.index, (attached.clone(), Some(kept)));
                 return attached;
             }
