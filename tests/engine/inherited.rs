@@ -49,7 +49,7 @@ fn limited(connections: u32) -> String {
 }
 
 /// Connections of a server that have begun and are open, as its counters say now.
-fn of_server(site: &mut Site, name: &str) -> (u64, u64) {
+pub fn of_server(site: &mut Site, name: &str) -> (u64, u64) {
     site.keeper.collect().expect("counters");
     let servers = &site.snapshot.backends["web"].servers;
     let server = servers.iter().find(|server| server.name.as_str() == name);
@@ -82,7 +82,7 @@ pub fn element<const N: usize>(map: &Map, key: &[u8]) -> Option<[u8; N]> {
 }
 
 /// Closes a connection from both sides.
-fn close(site: &mut Site, port: u16, by: By) {
+pub fn close(site: &mut Site, port: u16, by: By) {
     let fin = Segment::of_client(port, FIN_ACK).numbered(101, 1_001);
     let towards = sent(site, by, fin);
     sent(site, by, fin.answer(towards, FIN_ACK).numbered(1_001, 102));

@@ -1,6 +1,6 @@
 //! Whatever the keeper before was doing when it ended: half written targets and flows, registries that are torn or lie.
 
-use std::{fs::File, os::unix::fs::FileExt as _};
+use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt as _};
 
 use convey::{
     engine::xdp::layout::{
@@ -12,9 +12,9 @@ use convey::{
 
 use crate::{
     Test,
-    inherited::{ack, element, without_first},
+    inherited::{ack, close, element, of_server, without_first},
     passthrough::{By, ONE, SERVER, claimed, connect, is_empty, sent, used},
-    site::{CLIENT, SYN, Segment, Site, VIP, keeper, parse},
+    site::{CLIENT, Ends, SYN, Segment, Site, VIP, keeper, parse},
     tests,
 };
 
@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = tests![
     without_a_registry_nothing_is_taken_over,
     whatever_stands_in_maps_and_registry_is_survived,
     one_follows_another_many_times,
+    whenever_one_ends_flows_go_on_and_counts_are_right,
 ];
 
 /// Has the version of a target's entry be odd, as in the first of the three steps in which it is written, and what follows be
@@ -243,4 +244,135 @@ fn one_follows_another_many_times() {
         (site.counted().1, used(&site), claimed(&mut site)),
         (0, (0, 0), 0)
     );
+}
+
+/// What has happened to the flows of a site.
+struct Story {
+    site: Site,
+    /// The state of a xorshift generator: never 0.
+    random: u64,
+    /// Open connections, and the ends that they have towards their servers.
+    open: BTreeMap<u16, Ends>,
+    closed: u64,
+    next: u16,
+}
+
+/// With both servers, and with one.
+const SERVERS: [&str; 3] = [
+    "s1 = { addr = \"10.0.0.11:80\" }\ns2 = { addr = \"10.0.0.12:80\" }",
+    "s1 = { addr = \"10.0.0.11:80\" }",
+    "s2 = { addr = \"10.0.0.12:80\" }",
+];
+
+fn with_servers(servers: &str) -> String {
+    ONE.replace("s1 = { addr = \"10.0.0.11:80\" }", servers)
+}
+
+impl Story {
+    fn below(&mut self, limit: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        usize::try_from(self.random % limit as u64).expect("a small number")
+    }
+
+    fn by(&mut self) -> By {
+        [By::Program, By::SlowPath][self.below(2)]
+    }
+
+    fn somebody(&mut self) -> Option<(u16, Ends)> {
+        let at = self.below(self.open.len().max(1));
+        self.open.iter().nth(at).map(|(port, ends)| (*port, *ends))
+    }
+
+    /// Something happens; a restart is not among it.
+    fn step(&mut self) {
+        let by = self.by();
+        match self.below(12) {
+            0..4 => {
+                let ends = connect(&mut self.site, self.next, [by; 3]);
+                self.open.insert(self.next, ends);
+                self.next += 1;
+            }
+            4..6 => {
+                if let Some((port, ends)) = self.somebody() {
+                    assert_eq!(sent(&mut self.site, by, ack(port)), ends, "port {port}");
+                }
+            }
+            6..8 => {
+                if let Some((port, _)) = self.somebody() {
+                    close(&mut self.site, port, by);
+                    self.open.remove(&port);
+                    self.closed += 1;
+                }
+            }
+            8 => self.site.keeper.collect().expect("counters"),
+            9 => {
+                self.site.config = parse(&with_servers(SERVERS[self.below(3)]));
+                self.site.apply();
+            }
+            _ => {
+                // a part of a scan
+                let now = self.site.now();
+                self.site.keeper.scan_some(now, 1).expect("a scan");
+            }
+        }
+        let (opened, current) = self.site.counted();
+        assert!(current <= opened, "{current} of {opened}");
+    }
+
+    fn restart(mut self) -> Self {
+        let servers = SERVERS[self.below(3)];
+        self.site = self.site.restarted(&with_servers(servers));
+        self
+    }
+}
+
+fn whenever_one_ends_flows_go_on_and_counts_are_right() {
+    for seed in 0..4 {
+        let mut story = Story {
+            site: Site::new(&with_servers(SERVERS[0])),
+            random: 0x9e37_79b9_7f4a_7c15 ^ seed,
+            open: BTreeMap::new(),
+            closed: 0,
+            next: 40_000,
+        };
+        for _ in 0..12 {
+            for _ in 0..story.below(24) {
+                story.step();
+            }
+            story = story.restart();
+        }
+        let Story {
+            mut site,
+            open,
+            closed,
+            ..
+        } = story;
+        site.config = parse(&with_servers(SERVERS[0]));
+        site.apply();
+        for _ in 0..3 {
+            site.scan_after(1);
+        }
+        let flows = open.len() as u64 + closed;
+        assert_eq!(used(&site), (flows, 0), "seed {seed}");
+        assert_eq!(site.counted().1, flows, "seed {seed}");
+        let servers = ["s1", "s2"].map(|name| of_server(&mut site, name).1);
+        assert_eq!(servers.iter().sum::<u64>(), flows, "seed {seed}");
+        for (port, ends) in open {
+            assert_eq!(
+                sent(&mut site, By::Program, ack(port)),
+                ends,
+                "seed {seed}, port {port}"
+            );
+        }
+        site.scan_after(901);
+        site.scan_after(901);
+        assert_eq!((used(&site), site.counted().1), ((0, 0), 0), "seed {seed}");
+        let claims = &site.map.maps.claims;
+        assert!(
+            (1..=u16::MAX).all(|server| claims.get(server.into()) == 0),
+            "seed {seed}"
+        );
+    }
 }
