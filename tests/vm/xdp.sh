@@ -107,9 +107,11 @@ dies_and_comes_back() {
     check "then systemd starts it again" within 60 started_again "$before"
     drop_out convey
     flows_lived_on "kill -9 with engine xdp" "$1"
-    check "and it has taken everything over" journal_has 'are taken over from the process before' "_PID=$(property MainPID)"
+    check "and it has taken everything over" has_taken_over
     check "and serves it as before" within 60 all_modes_answer
 }
+
+has_taken_over() { journal_has 'its flows are taken over from' "_PID=$(property MainPID)"; }
 
 is_restarted_under_load() {
     start_flows "$1"

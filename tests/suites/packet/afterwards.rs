@@ -30,15 +30,15 @@ pub const TESTS: &[Test] = tests![
 ];
 
 /// What the daemon says when it does not go on with what another one has left.
-const NOT_TAKEN_OVER: &str = "is not taken over from the process before, so that its flows end: ";
+const NOT_TAKEN_OVER: &str = "event=\"xdp_not_taken_over\"";
 
 /// Why, by the log.
 #[track_caller]
 fn refusal(convey: &Convey) -> String {
     let log = convey.stderr();
-    let said = log.lines().find_map(|line| line.split_once(NOT_TAKEN_OVER));
-    let (_, why) = said.unwrap_or_else(|| panic!("nothing is said in {log}"));
-    why.to_owned()
+    let said = log.lines().find(|line| line.contains(NOT_TAKEN_OVER));
+    said.unwrap_or_else(|| panic!("nothing is said in {log}"))
+        .to_owned()
 }
 
 /// All flows of mode passthrough have ended, and say so.

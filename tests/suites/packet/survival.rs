@@ -44,7 +44,7 @@ const WEB: Port = Port::same("web", Transport::Tcp, 80);
 const BULK: Port = Port::same("bulk", Transport::Tcp, 5201);
 
 /// What the daemon says when it goes on with what another one has left in the kernel.
-const TAKEN_OVER: &str = "are taken over from the process before";
+const TAKEN_OVER: &str = "event=\"xdp_taken_over\"";
 
 /// How long nobody runs, where a number matters.
 const AWAY: Duration = Duration::from_secs(3);
