@@ -83,6 +83,8 @@ pub(super) struct LoadTypes {
     pub btf_size: u32,
     pub btf_log_size: u32,
     pub btf_log_level: u32,
+    /// Named, for what would be padding must be zero before Linux 6.4.
+    pub btf_log_true_size: u32,
 }
 
 /// For `BPF_PROG_LOAD`.

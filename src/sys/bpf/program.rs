@@ -121,6 +121,7 @@ pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
         btf_size: count(types, 1)?,
         btf_log_size: 0,
         btf_log_level: 0,
+        btf_log_true_size: 0,
     };
     // SAFETY: the kernel reads as many bytes as the slice has, and writes no log.
     unsafe { make(Command::LoadTypes, &mut attributes) }
