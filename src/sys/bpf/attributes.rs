@@ -314,8 +314,8 @@ pub(super) fn name_of(name: &str) -> [u8; 16] {
 /// Calls bpf(2).
 ///
 /// # Safety
-/// `T` is the struct of this command, and every address in it that the command reads or writes is that of memory which lives
-/// through the call, and is as large as the command takes it to be.
+/// `T` is the struct of this command, without padding, which the kernel would read; and every address in it that the command
+/// reads or writes is that of memory which lives through the call, and is as large as the command takes it to be.
 pub(super) unsafe fn bpf<T>(command: Command, attributes: &mut T) -> io::Result<c_int> {
     // SAFETY: `attributes` has the size that is told, and what it points to is the caller's promise.
     let result = unsafe {
