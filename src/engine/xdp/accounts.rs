@@ -1,9 +1,9 @@
 //! What the program has counted of each target, and what is new of that. Pure.
 //!
 //! The program does not see a DSR flow end: the map drops the one unused for longest without a word. So ends are what is
-//! missing: flows that had begun when a scan of the map began, less those that it has found. Passthrough flows it ends itself;
-//! there a scan tells how many may be open, and where that is not what was counted, it is put right: whoever opened flows or
-//! took them over may have died between a flow and its count.
+//! missing: flows that had begun when a scan of the map began, less those that it has found. Passthrough flows it ends itself.
+//! Of flows that were taken over, whoever opened them may have died before it had counted them: there scans tell how many may
+//! be open, and that is what counts, until a scan leaves no doubt and finds nothing to put right.
 
 use std::collections::HashMap;
 
@@ -69,6 +69,8 @@ struct Account {
     ended: u64,
     /// Flows that are open have been counted as opened where somebody hears it.
     is_heard: bool,
+    /// What was taken over is not known to be right yet.
+    is_doubtful: bool,
     /// `opened` and `ended` when the scan began.
     at_scan: Option<(u64, u64)>,
     /// What was last noted for whoever comes after.
@@ -88,6 +90,7 @@ impl Account {
             early: 0,
             ended: 0,
             is_heard: true,
+            is_doubtful: false,
             at_scan: None,
             noted: None,
         }
@@ -136,27 +139,31 @@ impl Account {
         }
     }
 
-    /// Has as many be open as a scan that found so many allows: since it began, flows have begun, and some have ended, of which
-    /// it may have found some. What has opened or ended beyond what was counted.
+    /// Takes in how many flows a scan has found. What has opened or ended beyond what was counted.
     fn correct(&mut self, found: Found) -> SeenElsewhere {
         let Some((opened, ended)) = self.at_scan.take() else {
             return SeenElsewhere::default();
         };
         let begun = self.opened.saturating_sub(opened);
-        let ended = match self.is_dsr {
-            true => 0,
-            false => self.ended.wrapping_sub(ended),
-        };
         let at_most = found.at_most.saturating_add(begun);
-        let at_least = found
-            .surely
-            .saturating_add(begun)
-            .saturating_sub(ended)
-            .min(at_most);
         let open = self.open();
-        let right = open
-            .saturating_sub(std::mem::take(&mut self.early))
-            .clamp(at_least, at_most);
+        let right = if self.is_doubtful {
+            let ended = self.ended.wrapping_sub(ended);
+            let at_least = found
+                .surely
+                .saturating_add(begun)
+                .saturating_sub(ended)
+                .min(at_most);
+            let right = open
+                .saturating_sub(std::mem::take(&mut self.early))
+                .clamp(at_least, at_most);
+            self.is_doubtful = at_least < at_most || right != open;
+            right
+        } else if self.is_dsr {
+            open.min(at_most)
+        } else {
+            open
+        };
         let (more, less) = (right.saturating_sub(open), open.saturating_sub(right));
         self.opened = self.opened.saturating_add(more);
         self.closed += less;
@@ -201,6 +208,7 @@ impl Accounts {
         let account = Account {
             opened: if is_same { counted.open.min(most) } else { 0 },
             is_heard: false,
+            is_doubtful: true,
             ..Account::new(reading, counted.traffic.at_most(&reading.traffic))
         };
         self.0.insert(number, account);

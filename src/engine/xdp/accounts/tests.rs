@@ -149,6 +149,43 @@ fn the_first_scan_says_how_many_were_taken_over() {
 }
 
 #[test]
+fn a_scan_that_finds_too_many_adds_nothing_to_what_is_counted_here() {
+    for (is_dsr, traffic) in [(true, direct(4, 0)), (false, through(4, 0))] {
+        let mut accounts = Accounts::default();
+        let of = |traffic| Reading {
+            is_dsr,
+            ..reading(7, traffic, 0)
+        };
+        let _ = accounts.read(1, &of(TrafficValue::default()));
+        assert_eq!(accounts.read(1, &of(traffic)).opened, 4);
+        accounts.scan_begins();
+        assert_eq!(accounts.scan_ended(1, found(5)), SeenElsewhere::default());
+    }
+}
+
+#[test]
+fn what_was_taken_over_is_doubtful_until_a_scan_finds_it_right() {
+    let mut accounts = Accounts::default();
+    let counted = Counted {
+        traffic: through(20, 5),
+        incarnation: 7,
+        open: 15,
+    };
+    accounts.take_over(1, &reading(7, through(20, 5), 0), &counted, 100);
+    let _ = accounts.read(1, &reading(7, through(20, 5), 0));
+    let mut scan = |surely, at_most| {
+        accounts.scan_begins();
+        let seen = accounts.scan_ended(1, Found { surely, at_most });
+        (seen.opened, seen.closed)
+    };
+    assert_eq!(scan(10, 20), (0, 0), "15 may be right");
+    assert_eq!(scan(16, 16), (1, 0));
+    assert_eq!(scan(15, 15), (0, 1), "the one before was wrong");
+    assert_eq!(scan(15, 15), (0, 0));
+    assert_eq!(scan(16, 16), (0, 0), "from here on the program counts");
+}
+
+#[test]
 fn what_is_noted_wrongly_counts_for_nothing_that_cannot_be() {
     let mut accounts = Accounts::default();
     let counted = Counted {
