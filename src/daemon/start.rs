@@ -33,7 +33,7 @@ use crate::{
         Holder,
         exit::{self, Exit},
     },
-    config::{self, Config, Here, Loaded, Options, Severity, Source},
+    config::{self, Config, EngineChoice, Here, Loaded, Options, Severity, Source},
     firewall::{self, Firewall},
     privilege::{self, Children, Proof, Sandbox, Start, Target},
     sys,
@@ -199,6 +199,9 @@ fn run_unprivileged(
         env!("CARGO_PKG_VERSION"),
         run.config_path.display()
     );
+    if predecessors.as_ref().is_ok_and(Predecessors::had_program) {
+        say_what_ends(&loaded.config);
+    }
     let files = descriptors.unwrap_or_else(|error| {
         tracing::warn!(
             event = "descriptors",
@@ -262,6 +265,25 @@ fn run_unprivileged(
     // a file system that hangs must not hold up the end
     runtime.shutdown_timeout(LAST_JOBS);
     outcome
+}
+
+/// Says that a program which an earlier process left in the kernel is detached, where the configuration has no use for it.
+fn say_what_ends(config: &Config) {
+    let why = if config.packet.engine != EngineChoice::Xdp {
+        "[packet] engine is not \"xdp\" any more"
+    } else if config
+        .frontends
+        .values()
+        .any(|frontend| frontend.mode.is_packet())
+    {
+        return;
+    } else {
+        "no frontend is in a packet mode any more"
+    };
+    tracing::warn!(
+        event = "xdp_not_taken_over",
+        "the program of the previous process is detached, and its flows end: {why}"
+    );
 }
 
 /// Says what an earlier process left; without it there is nothing to take over.

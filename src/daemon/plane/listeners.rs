@@ -98,6 +98,8 @@ pub struct Predecessors {
     outdated: BTreeSet<String>,
     /// What is the broker's.
     for_broker: Vec<(String, OwnedFd)>,
+    /// Whether there was any of that.
+    had_program: bool,
 }
 
 impl Predecessors {
@@ -115,6 +117,7 @@ impl Predecessors {
         for Inherited { name, fd } in inherited {
             if name.starts_with(load::KEPT) {
                 all.for_broker.push((name, fd));
+                all.had_program = true;
                 continue;
             }
             let id = listener_of(&fd, &name);
@@ -131,6 +134,11 @@ impl Predecessors {
     /// What the broker goes on with, by the names under which it was kept.
     pub fn take_for_broker(&mut self) -> Vec<(String, OwnedFd)> {
         std::mem::take(&mut self.for_broker)
+    }
+
+    /// Whether the broker got a program in the kernel.
+    pub const fn had_program(&self) -> bool {
+        self.had_program
     }
 
     /// Ports that their sockets listen on.

@@ -39,6 +39,8 @@ pub struct Loaded {
     left: BTreeMap<u32, (XdpPlace, KeptLink)>,
     /// Names under which the service manager may have something that is of no use any more.
     stale: BTreeSet<String>,
+    /// Those of them under which something else is to be kept now.
+    reused: BTreeSet<String>,
     is_kept: bool,
 }
 
@@ -74,6 +76,7 @@ impl Loaded {
             attached: BTreeMap::new(),
             left: BTreeMap::new(),
             stale: BTreeSet::new(),
+            reused: BTreeSet::new(),
             is_kept: false,
         })
     }
@@ -160,9 +163,17 @@ impl Loaded {
             name = name_of(to.index, place, mode);
             bpf::attach_xdp(program, to.index, place).map_err(Refusal)
         });
+        // of an interface that has gone, and had this index
+        self.reused.extend(self.stale.take(&name));
         let link = link.map(|link| KeptLink { name, link });
         self.attached.insert(to.index, (attached.clone(), link));
         attached
+    }
+
+    /// Names under which the service manager may have what is of no use any more, and is to have something else from now on.
+    #[must_use]
+    pub fn take_reused(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.reused)
     }
 
     /// Detaches the program from the interface of this index, whoever keeps the link. The name under which it is to be kept no

@@ -143,6 +143,8 @@ impl XdpProgram {
     pub fn attach(&mut self, to: &Interface<'_>, mode: XdpMode) -> io::Result<XdpAttached> {
         let loaded = self.loaded()?;
         let attach::Attached { mode, why } = loaded.attach(to, mode);
+        let reused = loaded.take_reused();
+        self.store.forget(reused);
         let kept = self
             .loaded
             .as_ref()
