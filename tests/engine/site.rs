@@ -79,7 +79,7 @@ impl Site {
     pub fn with(text: &str, max_flows: u32) -> Self {
         let loaded = load::load(object::OBJECT, limits(max_flows)).unwrap_or_else(|error| panic!("{error}"));
         Self::over(loaded, text, max_flows, |keeper| {
-            keeper.clear().expect("the maps")
+            keeper.clear().expect("the maps");
         })
     }
 

@@ -284,7 +284,7 @@ fn what_is_missing_is_named() {
         let name = (map_identity(gone.as_fd()).map(|map| map.name))
             .or_else(|| program_identity(gone.as_fd()).map(|program| program.name));
         let why = load::take_over(Predecessor::of(some), OBJECT, limits(FLOWS));
-        let why = why.err().expect("it is not whole").to_string();
+        let why = why.expect_err("it is not whole").to_string();
         let named = match name.as_deref() {
             Some("convey") => why.contains("the program is"),
             Some(name) => why.contains(name),
@@ -374,7 +374,7 @@ fn other_limits_are_refused() {
     for other in [64, 2_048] {
         let loaded = load::load(OBJECT, limits(FLOWS)).expect("a program");
         let why = load::take_over(Predecessor::of(kept(&loaded)), OBJECT, limits(other));
-        let why = why.err().expect("they are not what they were").to_string();
+        let why = why.expect_err("they are not what they were").to_string();
         assert!(why.contains("max_flows"), "{why}");
     }
 }
@@ -402,7 +402,7 @@ fn maps_that_are_laid_out_in_another_way_are_refused() {
     kept.push((KEPT.to_owned(), copy));
     let why = |kept| {
         let taken = load::take_over(Predecessor::of(kept), OBJECT, limits(FLOWS));
-        taken.err().expect("it is refused").to_string()
+        taken.expect_err("it is refused").to_string()
     };
     let unbound = why(copies(&kept));
     assert!(
@@ -418,7 +418,7 @@ fn what_is_refused_is_detached_though_somebody_keeps_its_links() {
     let mut stage = Stage::new("refused");
     stage.keep();
     stage.kept.remove(0);
-    let why = stage.take_over(OBJECT).err().expect("it is not whole");
+    let why = stage.take_over(OBJECT).expect_err("it is not whole");
     assert!(why.contains("not among what was kept"), "{why}");
     assert_eq!((stage.at("pair"), stage.at("plain")), (None, None));
     let mut fresh = load::load(OBJECT, limits(FLOWS)).expect("a program");
