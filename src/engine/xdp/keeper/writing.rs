@@ -22,9 +22,22 @@ impl Keeper {
         self.write_moved(&wanted.moved)?;
         self.write_targets(&wanted.targets)?;
         // no flow begins towards what is not there, and one that is there can begin
-        self.write_sources(&wanted.sources)?;
+        self.write_sources(&self.still_named(&wanted.sources))?;
         self.map.numbers().written();
-        self.tables.apply(&self.map.maps.tables, &wanted.tables)
+        let named = self.tables.apply(&self.map.maps.tables, &wanted.tables);
+        self.write_sources(&wanted.sources)?;
+        named
+    }
+
+    /// Sources as they are wanted, but that flows can begin towards what tables still name: this process may end before they name
+    /// others, and new clients come while nobody runs.
+    fn still_named(&self, wanted: &BTreeMap<u16, SourceValue>) -> BTreeMap<u16, SourceValue> {
+        let as_before = |(number, value): (&u16, &SourceValue)| {
+            let written = self.written.sources.get(number);
+            let stays = written.filter(|_| value.locals.is_empty());
+            (*number, stays.unwrap_or(value).clone())
+        };
+        wanted.iter().map(as_before).collect()
     }
 
     fn write_settings(&mut self, wanted: SettingsValue) -> io::Result<()> {
