@@ -147,14 +147,17 @@ def storm(to, until):
 
     def one_after_another():
         while not os.path.exists(until):
+            began, own = time.strftime("%T"), "nowhere, for it did not connect"
             try:
                 with connect(to, 20.0) as connection:
+                    own = connection.getsockname()
                     line_of(connection)
                     counts["ok"] += 1
                     if counts["ok"] == 1:
                         print("connected", flush=True)
             except OSError as error:
                 counts[reason(error)] += 1
+                print(f"begun at {began} from {own}: {reason(error)}", flush=True)
             # what else runs in the machine has to come to its end as well
             time.sleep(0.1)
 
