@@ -99,7 +99,7 @@ impl EndSignals {
 
 impl Control {
     /// Binds everything, waits for the first checks, starts to accept, and says that it is ready.
-    pub async fn go_live(&mut self, inboxes: &mut Inboxes) -> Result<(), Fatal> {
+    pub async fn go_live(&mut self, health: &mut mpsc::Receiver<HealthUpdate>) -> Result<(), Fatal> {
         let bind_failed = |e: &dyn std::fmt::Display| Fatal::new(exit::OS_ERROR, e);
         self.open_logs(Which::Unopened);
         self.first_servers().await;
@@ -125,7 +125,7 @@ impl Control {
             .map_err(|e| Fatal::new(e.exit(), e))?;
         self.first_certificates();
         self.state.start_checks();
-        self.first_round(&mut inboxes.health).await;
+        self.first_round(health).await;
         self.keep_sockets();
         self.publish();
         self.state.say_empty();

@@ -18,7 +18,7 @@ use super::{
     logging::{Logging, is_stderr_coloured},
     notify,
     plane::{listeners::Predecessors, packets::HostKernel},
-    run::Signals,
+    run::{Inboxes, Signals, broker_lost},
     scripts::Scripts,
     state_dir::StateDir,
     ticket_keys::TicketKeyFile,
@@ -253,8 +253,11 @@ fn run_unprivileged(
         let mut signals = Signals::new()?;
         let (mut control, mut inboxes) = assemble(run, source, loaded.config, kept, logging, started)?;
         control.serve_admin(socket);
+        let Inboxes { health, broker, .. } = &mut inboxes;
         tokio::select! {
-            live = control.go_live(&mut inboxes) => live?,
+            live = control.go_live(health) => live?,
+            // without it nothing that is begun comes to an end, and another start may
+            why = broker.lost() => return Err(broker_lost(&why)),
             signal = signals.end.recv() => {
                 tracing::info!(event = "stopped", "{signal} during startup: stopped");
                 return Ok(exit::OK);

@@ -2,6 +2,7 @@
 //! and says what the broker tells unasked.
 
 use std::{
+    future::pending,
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
@@ -318,14 +319,23 @@ impl BrokerNews {
             if !changed.is_empty() {
                 return News::Changed(changed);
             }
+            let untold = Arc::clone(&self.untold);
             select! {
                 biased;
-                lost = &mut self.lost, if !self.lost.is_terminated() => {
-                    return News::Lost(lost.unwrap_or_else(|_| "its client thread has ended".into()));
-                }
-                () = self.untold.some.notified() => {}
+                why = self.lost() => return News::Lost(why),
+                () = untold.some.notified() => {}
             }
         }
+    }
+
+    /// Waits until the broker is lost, and says why; what else it tells stays for [`next`](Self::next). Resolves once at most.
+    pub async fn lost(&mut self) -> String {
+        if self.lost.is_terminated() {
+            pending::<()>().await;
+        }
+        (&mut self.lost)
+            .await
+            .unwrap_or_else(|_| "its client thread has ended".into())
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use crate::{
     Test,
@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = tests![
     a_connection_accepted_while_stopping_does_not_keep_others_waiting_for_long,
     no_client_is_cut_by_a_process_that_has_no_time_to_end,
     listeners_are_kept_before_the_servers_have_been_checked,
+    a_start_ends_with_its_broker,
     another_number_of_workers_takes_all_listeners_over,
     listeners_are_taken_over_from_another_version_whatever_it_called_them,
     a_frontend_that_is_gone_after_a_restart_listens_no_more,
@@ -284,6 +285,26 @@ fn listeners_are_kept_before_the_servers_have_been_checked() {
     );
     // or systemd would drop a socket of UDP in which an error waits
     assert_eq!(places("FDPOLL=0").len(), kept.len(), "{said_since:?}");
+}
+
+fn a_start_ends_with_its_broker() {
+    let mut stage = Stage::new("brokerless", "");
+    stage.convey.signal(Signal::SIGTERM);
+    stage.convey.wait_exit(PATIENCE);
+    let slow = silent_server(&stage.lab, stage.convey.host());
+    let config = stage.config("") + &backend("slow", "", &[("s", slow, "")]);
+    let said = stage.convey.notify().assignments().len();
+    stage.convey.launch_again(&config);
+    let notify = stage.convey.notify();
+    assert!(
+        notify.wait_for("FDSTORE=1", said, PATIENCE, || false),
+        "it waits for the first checks"
+    );
+    kill(stage.convey.broker(), Signal::SIGKILL).expect("kill the broker");
+    let status = stage.convey.wait_exit(PATIENCE);
+    assert_eq!(status.code(), Some(70), "{}", stage.convey.stderr());
+    let said = &stage.convey.notify().assignments()[said..];
+    assert!(!said.iter().any(|assignment| assignment == "READY=1"), "{said:?}");
 }
 
 fn another_number_of_workers_takes_all_listeners_over() {
