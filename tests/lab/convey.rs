@@ -117,19 +117,18 @@ impl Convey {
         let alone = Alone::wait();
         let handed = self.notify.hand_over();
         let names: Vec<_> = handed.iter().map(|(name, _)| name.as_str()).collect();
-        // in two steps over high numbers: a source may be another's destination
+        // in two steps over numbers above all of them: a source may be another's destination
+        let originals = handed.iter().map(|(_, fd)| fd.as_raw_fd() as usize);
+        let first_far = originals
+            .clone()
+            .fold(3 + handed.len(), |above, fd| above.max(fd + 1));
         let (far, near): (Vec<_>, Vec<_>) = (3..)
+            .zip(first_far..)
             .zip(&handed)
-            .map(|(to, (_, fd))| {
-                (
-                    format!("{}<&{}", to + 500, fd.as_raw_fd()),
-                    format!("{to}<&{}", to + 500),
-                )
-            })
+            .map(|((near, far), (_, fd))| (format!("{far}<&{}", fd.as_raw_fd()), format!("{near}<&{far}")))
             .unzip();
         // what is handed over has no second holder
-        let far_numbers = (503..).take(handed.len());
-        let originals = handed.iter().map(|(_, fd)| fd.as_raw_fd() as usize);
+        let far_numbers = (first_far..).take(handed.len());
         let closed: Vec<_> = far_numbers
             .chain(originals.filter(|fd| *fd >= 3 + handed.len()))
             .map(|fd| format!("{fd}<&-"))

@@ -4,7 +4,7 @@
 # packaging/vm gives the machine network cards on one cable. One of them takes the place of the load balancer's end of its veth,
 # and card 2 that of the switch's: the same addresses, servers and clients as ever.
 
-: "${talk:?the acceptance says how it talks}"
+: "${here:?the acceptance says where it is}" "${talk:?and how it talks}"
 
 # card NUMBER : the name of a network card, which packaging/vm has given this address.
 card() { ip -o link | sed -n "s/^[0-9]*: \([^:@]*\).*52:54:00:77:00:0$1.*/\1/p"; }
@@ -45,8 +45,12 @@ print(sum(count for why, count in passed.items() if why != "unfinished_checksum"
 nothing_is_left_to_sockets() {
     local before
     before=$(passed)
-    answers 10.77.0.80:8000 one two three && answers udp 10.77.0.80:5300 one two three && answers 10.77.0.90:9000 one two &&
-        [ "$(passed)" -eq "$before" ] || { convey status --json | grep -A 20 '"passed"'; return 1; }
+    answers 10.77.0.80:8000 one two three || return
+    answers udp 10.77.0.80:5300 one two three || return
+    answers 10.77.0.90:9000 one two || return
+    [ "$(passed)" -eq "$before" ] && return
+    convey status --json | grep -A 20 '"passed"'
+    return 1
 }
 
 # ── flows
