@@ -13,6 +13,20 @@ use nix::{sys::signal::Signal, unistd::Pid};
 
 use super::{Host, Output, PATIENCE, Process, notify::Notify, process::Alone, wait_until};
 
+/// Runs a program with these descriptors as its own from 3 on, and no others, which systemd does so: over numbers above all of
+/// them, for a source may be another's destination. (A shell keeps what it overwrites under numbers of its choice.)
+const HAND_OVER: &str = "
+import fcntl, os, sys
+given = [int(fd) for fd in sys.argv[1].split(',') if fd]
+above = max([2 + len(given), *given]) + 1
+far = [fcntl.fcntl(fd, fcntl.F_DUPFD, above) for fd in given]
+for to, fd in enumerate(far, 3):
+    os.dup2(fd, to)
+os.closerange(3 + len(given), above + len(given))
+os.environ['LISTEN_PID'] = str(os.getpid())
+os.execvp(sys.argv[2], sys.argv[2:])
+";
+
 /// A running `convey`. Dropping it kills the daemon; its broker then sees end-of-file and goes.
 pub struct Convey {
     host: Host,
@@ -117,29 +131,9 @@ impl Convey {
         let alone = Alone::wait();
         let handed = self.notify.hand_over();
         let names: Vec<_> = handed.iter().map(|(name, _)| name.as_str()).collect();
-        // in two steps over numbers above all of them: a source may be another's destination
-        let originals = handed.iter().map(|(_, fd)| fd.as_raw_fd() as usize);
-        let first_far = originals
-            .clone()
-            .fold(3 + handed.len(), |above, fd| above.max(fd + 1));
-        let (far, near): (Vec<_>, Vec<_>) = (3..)
-            .zip(first_far..)
-            .zip(&handed)
-            .map(|((near, far), (_, fd))| (format!("{far}<&{}", fd.as_raw_fd()), format!("{near}<&{far}")))
-            .unzip();
-        // what is handed over has no second holder
-        let far_numbers = (first_far..).take(handed.len());
-        let closed: Vec<_> = far_numbers
-            .chain(originals.filter(|fd| *fd >= 3 + handed.len()))
-            .map(|fd| format!("{fd}<&-"))
-            .collect();
-        let script = format!(
-            "exec {} ; exec {} ; exec {} ; export LISTEN_PID=$$; exec \"$@\"",
-            far.join(" "),
-            near.join(" "),
-            closed.join(" ")
-        );
-        let launcher = ["bash", "-c", &script, "start_again", "env"];
+        let numbers: Vec<_> = handed.iter().map(|(_, fd)| fd.as_raw_fd().to_string()).collect();
+        let numbers = numbers.join(",");
+        let launcher = ["python3", "-ISc", HAND_OVER, &numbers, "env"];
         let launcher: Vec<_> = launcher.into_iter().chain(self.unit.iter().copied()).collect();
         let mut command = command(&self.dir, &launcher, &[]);
         command
