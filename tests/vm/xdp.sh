@@ -225,6 +225,8 @@ phase_survival() {
     local before requests bulk
     wire_up
     plug_in "$(card 1)"
+    # most ports are the load balancer's to translate to
+    sysctl -q -w net.ipv4.ip_local_port_range="10000 19999"
     crowded | put_configuration
     on one iperf3 -s >/dev/null 2>&1 &
     mkdir -p /tmp/web && echo fine >/tmp/web/index.html
