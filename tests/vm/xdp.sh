@@ -179,7 +179,7 @@ crowded() {
     cat <<'END'
 [packet]
 engine = "xdp"
-nat_ports = "20000-60999"
+nat_ports = "10000-50999"
 max_ports_per_client = "off"
 [frontends.bulk]
 listen_addr = "10.77.0.80:5201"
@@ -225,8 +225,8 @@ phase_survival() {
     local before requests bulk
     wire_up
     plug_in "$(card 1)"
-    # most ports are the load balancer's to translate to
-    sysctl -q -w net.ipv4.ip_local_port_range="10000 19999"
+    # most ports are to be translated to; those that were so far stay reserved over the restart
+    sysctl -q -w net.ipv4.ip_local_port_range="51000 60999"
     crowded | put_configuration
     on one iperf3 -s >/dev/null 2>&1 &
     mkdir -p /tmp/web && echo fine >/tmp/web/index.html
