@@ -235,9 +235,10 @@ phase_survival() {
     check "whose program is in the driver" attached "$(card 1)" native
     check "all modes answer" within 60 all_modes_answer
     start_flows 10000
-    on client iperf3 --forceflush -i 1 -b 10M -t 3600 -c 10.77.0.80 >/tmp/bulk.said 2>&1 &
+    ip netns exec client iperf3 --forceflush -i 1 -b 10M -t 3600 -c 10.77.0.80 >/tmp/bulk.said 2>&1 &
     bulk=$!
-    on client wrk -t1 -c2 -d3600s --timeout 60s http://10.77.0.80:8080/ >/tmp/requests.said 2>&1 &
+    # not by `on`: a signal is to come to it
+    ip netns exec client wrk -t1 -c2 -d3600s --timeout 60s http://10.77.0.80:8080/ >/tmp/requests.said 2>&1 &
     requests=$!
     check "bulk is sent" bulk_goes_on
     printf '[Service]\nRestartSec=3s\n' | drop_in convey
