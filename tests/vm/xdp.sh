@@ -136,8 +136,10 @@ print({name: frontend["traffic"]["connections_current"] for name, frontend in js
 
 # falls_back INTERFACE WHY WHAT
 falls_back() {
+    # a restart would take over what is attached, and where
+    systemctl stop convey
     plug_in "$1"
-    check "$3: systemctl restart" systemctl restart convey
+    check "$3: systemctl start" systemctl start convey
     check "$3: the program is behind it, for a reason that is said" attached "$1" "generic: .*($2)"
     check "$3: all modes answer" within 60 all_modes_answer
 }
