@@ -121,7 +121,8 @@ async fn hand_over(broker: &Client) -> Result<Handed, String> {
     if let Some(why) = not_kept {
         tracing::warn!(
             event = "xdp_not_kept",
-            "systemd will not keep the program in the kernel over a restart, which will end its flows: {why}"
+            "systemd will not keep the program in the kernel over a restart, which will end its flows: {why}; restart convey \
+             when that is mended"
         );
     }
     Ok(Handed {

@@ -47,7 +47,8 @@ impl Interfaces {
                 if let Some(why) = attached.not_kept {
                     tracing::warn!(
                         event = "xdp_not_kept", interface = %name,
-                        "systemd will not keep xdp on interface {name} over a restart: {why}"
+                        "systemd will not keep xdp on interface {name} over a restart, during which its packets will be lost: {why}; restart \
+                         convey when that is mended"
                     );
                 }
                 Attached {

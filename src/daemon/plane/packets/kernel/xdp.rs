@@ -181,12 +181,11 @@ impl XdpProgram {
 impl Store {
     /// Has these kept under a name; why that cannot be.
     fn keep(&self, name: &str, fds: &[BorrowedFd<'_>]) -> Option<String> {
-        let why = match self {
-            Self::None => return None,
-            Self::Manager(manager) => manager.keep(name, fds).err()?.to_string(),
-            Self::Lost(error) => error.to_string(),
-        };
-        Some(format!("systemd does not keep it: {why}"))
+        match self {
+            Self::None => None,
+            Self::Manager(manager) => manager.keep(name, fds).err().map(|error| error.to_string()),
+            Self::Lost(error) => Some(error.to_string()),
+        }
     }
 
     /// Has nothing kept under these names. Where the manager does not hear it, it keeps what has been ended: who finds that
